@@ -38,7 +38,7 @@ def test_any_right_class_counts(tmp_path: Path, workspace: Path) -> None:
     data = f"jsonl:{lines(tmp_path, LABELS)}"
     table = made(data)
     assert table.labels == ("bird", "cat", "dog")
-    assert any("2 samples have several right classes; any of them counts" in note for note in table.notes)
+    assert any("2 samples with several right classes; any of them counts" in note for note in table.notes)
     sample = table.sample(1, table.labels, None)
     assert (sample.label, sample.also) == ("dog", ("cat",))
     (run,) = Plan(models=[Scripted(lambda request: "cat")], data=[data]).run()

@@ -162,7 +162,7 @@ class TestVoc:
     def test_both_tasks(self, folder):
         data = DATASETS.make(f"voc:{folder}")
         check_crops(data)
-        assert "2 objects marked difficult are left out" in " ".join(data.notes)
+        assert "2 objects marked difficult left out" in " ".join(data.notes)
         check_scenes(DATASETS.make(f"voc:{folder}?task=detect"))
         assert len(DATASETS.make(f"voc:{folder}?split=train")) == 2
         with pytest.raises(BadOption, match="its splits: train, val"):

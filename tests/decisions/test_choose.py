@@ -474,7 +474,7 @@ class TestRefused:
         with pytest.raises(DataError, match="3.png"):
             snellen.choose(workspace=tmp_path / "ws", **how)
         decision = snellen.choose(workspace=tmp_path / "ws", filters=Filters(skip_invalid=True), **how)
-        assert "1 sample cannot be read and was left out." in decision.notes
+        assert "Left out: 1 sample that cannot be read." in decision.notes
         assert decision.of == 39
         assert decision.full_answers == 2 * 39
 

@@ -111,7 +111,7 @@ def test_decisions_are_applied_and_cost_no_answer(planted, tmp_path):
     (tmp_path / "drop.json").write_text(json.dumps({"corrections": back}))
     dropped = DATASETS.make(DATA, {"corrections": str(tmp_path / "drop.json")})
     assert len(dropped) == len(planted_data) - 1
-    assert "0 labels corrected, 1 samples dropped" in dropped.notes[-1]
+    assert "0 labels corrected, 1 sample dropped" in dropped.notes[-1]
     run = snellen.run(data=DATA, data_options={"corrections": str(tmp_path / "drop.json")}, **how)
     assert run.metrics.n == 279
     assert run.metrics.items_per_second is None  # every answer was there
@@ -265,4 +265,4 @@ def test_odd_names_are_inert_in_the_browser(planted, tmp_path):
         page = client.get(f"/labels/{kept.id}")
         assert page.status_code == 200
         inert(page.text)
-        assert "no preview" in page.text
+        assert "without a preview" in page.text

@@ -47,8 +47,8 @@ class TestOverview:
         assert found.sizes is not None
         problems = "\n".join(found.problems())
         for words in (
-            "1 samples cannot be read (star/broken.png", "--skip-invalid", "1 images are in several classes",
-            "1 images occur more than once (key/", "1 pairs of pictures in different classes",
+            "1 sample cannot be read (star/broken.png", "--skip-invalid", "1 image is in several classes",
+            "1 image occurs more than once (key/", "1 pair of pictures in different classes",
             "1 images have transparency",
         ):  # fmt: skip
             assert words in problems

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snellen._util.redaction import storable
+from snellen._util.words import counted
 from snellen.arena.leaks import leak
 from snellen.errors import DataError
 from snellen.images import is_hash
@@ -154,8 +155,9 @@ def read(vote_store: VoteStore, path: Path, layout: str) -> ImportedVotes:
                     other = next(name for name in IMPORTS if name != layout)
                     raise DataError(
                         f"{path}, line {number}: not in the layout {layout!r} ({type(error).__name__}: "
-                        f"{error}). Perhaps it is in the other: --format {other}. {new} votes before it "
-                        "were imported."
+                        f"{error}). Perhaps it is in the other: --format {other}. "
+                        f"{counted(new, 'vote')} before it "
+                        f"{'was' if new == 1 else 'were'} imported."
                     ) from error
                 if made is None:
                     others += 1

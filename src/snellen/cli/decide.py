@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from snellen._util.words import counted
 from snellen.cli.app import (
     EVALUATE,
     INSPECT,
@@ -228,9 +229,11 @@ def _looks(*, quiet: bool) -> Iterator[Callable[[Look], None] | None]:
         best = ", ".join(f"{name} {100 * score:.1f}" for name, score in list(state.scores.items())[:3])
         more = f" and {len(state.scores) - 3} more" if len(state.scores) > 3 else ""
         cost = "" if state.cost is None else f", ${state.cost:.2f}"
-        line = f"{state.images:,} of {state.of:,} images, {state.answers:,} answers{cost}: {best}{more}"
+        line = (
+            f"{state.images:,} of {state.of:,} images, {counted(state.answers, 'answer')}{cost}: {best}{more}"
+        )
         if state.to_go and state.to_go < state.of - state.images:
-            line += f"; about {state.to_go:,} images to go"
+            line += f"; about {counted(state.to_go, 'image')} to go"
             line += f" (${state.forecast:.2f} in all)" if state.forecast else ""
         gone = [f"{name} leaves ({by})" for name, by in state.left.items()]
         print("; ".join([line, *gone]), file=sys.stderr, flush=True)
@@ -292,9 +295,11 @@ def labels_(
     for a, x, b, y in review.duplicates[:5]:
         console.print(f"Look alike: {a} ({x}) and {b} ({y})", soft_wrap=True, highlight=False, markup=False)
     if len(review.duplicates) > 5:
-        console.print(f"… and {len(review.duplicates) - 5} more pairs that look alike with different labels.")
+        console.print(
+            f"… and {counted(len(review.duplicates) - 5, 'more pair', 'more pairs')} with different labels."
+        )
     if review.unfit:
-        console.print(f"On {len(review.unfit)} images no two models agree (--json lists them).")
+        console.print(f"On {counted(len(review.unfit), 'image')} no two models agree (--json lists them).")
     for note in review.notes:
         console.print(f"Note: {note}", soft_wrap=True, highlight=False)
     if output is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from snellen._util.words import counted
 from snellen.cli.app import (
     EVALUATE,
     EXCHANGE,
@@ -236,7 +237,8 @@ def sample_size(
         print_json({"difference": difference, "discordant": discordant, "samples": n})
     else:
         typer.echo(
-            f"{n:,} images. If {discordant:g}% of them are right under exactly one model, a difference of "
+            f"{counted(n, 'image')}. If {discordant:g}% of them are right under exactly one model, a "
+            "difference of "
             f"{difference:g} points is then detected in 8 of 10 studies."
         )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from snellen._util.words import counted
 from snellen.cli.app import PEOPLE, Application, AsJson, Workspace, app, print_json, screen
 from snellen.errors import BadOption
 
@@ -163,9 +164,9 @@ def export(
     else:
         write_text(output, text)
     known = vote_store.counts()["votes"]
-    left = f"; {known - len(lines)} others skipped" if known > len(lines) else ""
+    left = f"; {counted(known - len(lines), 'other')} skipped" if known > len(lines) else ""
     where = f"written to {output}" if output is not None else "written"
-    typer.echo(f"{len(lines)} votes {where}{left}", err=True)
+    typer.echo(f"{counted(len(lines), 'vote')} {where}{left}", err=True)
 
 
 @votes.command("import")
@@ -182,5 +183,7 @@ def import_(
     from snellen.storage.votes import VoteStore
 
     imported = read(VoteStore(Store(workspace)), file, format)
-    others = f", {imported.others} lines without a countable vote" if imported.others else ""
-    typer.echo(f"{imported.votes} new votes of {imported.lines} lines{others}", err=True)
+    others = f", {counted(imported.others, 'line')} without a countable vote" if imported.others else ""
+    typer.echo(
+        f"{counted(imported.votes, 'new vote')} of {counted(imported.lines, 'line')}{others}", err=True
+    )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from snellen._util.words import counted
 from snellen.datasets.options import (
     UNKNOWN,
     AnswerAs,
@@ -249,7 +250,9 @@ class ColumnMapping:
         names = values_at(record, self.box_label) if self.box_label else [question or ""] * len(many)
         outlines = _listed(_at(record, self.polygon)) if self.polygon else None
         if len(names) != len(many):
-            raise DataError(f"{len(many)} boxes and {len(names)} names ({self.box_label}).")
+            raise DataError(
+                f"{counted(len(many), 'box', 'boxes')} and {counted(len(names), 'name')} ({self.box_label})."
+            )
         regions = []
         for i, (box, name) in enumerate(zip(many, names, strict=True)):
             corners = self._corners(box)

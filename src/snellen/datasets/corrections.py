@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from snellen._util.words import counted
 from snellen.datasets.dataset import Around, Dataset, Row
 from snellen.errors import BadOption, DataError, did_you_mean, reason_of
 from snellen.types import Sample
@@ -100,7 +101,10 @@ class Corrected(Around):
                 "data?"
             )
         dropped = len(data) - len(self._places)
-        note = f"{data.name}: {len(self._labels)} labels corrected, {dropped} samples dropped"
+        note = (
+            f"{data.name}: {counted(len(self._labels), 'label')} corrected, "
+            f"{counted(dropped, 'sample')} dropped"
+        )
         super().__init__(data, note)
 
     @staticmethod

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset, Row
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.images import EXTENSIONS, VIDEOS, Image
@@ -232,7 +233,7 @@ class Folder(Dataset):
             )
         self.notes = (*self.notes, *_left_out(self.name, left_out, by_class, walked))
         if loose:
-            note = f"{self.name}: {loose} image{'s' * (loose > 1)} outside class folders left out"
+            note = f"{self.name}: {counted(loose, 'image')} outside class folders left out"
             self.notes = (*self.notes, note)
         folders = sorted(by_class)
         rounds = max(map(len, by_class.values()))

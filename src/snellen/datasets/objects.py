@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from snellen._util.words import counted
 from snellen.datasets.base import Dataset, Row
 from snellen.errors import DataError
 from snellen.images import Image, cropped
@@ -107,7 +108,7 @@ class Crops(Dataset):
             raise DataError(f"{name}: no objects of at least {min_side} pixels a side (-D min_side=N).")
         present = {region.name for _, _, region in self._objects}
         self.labels = tuple(label for label in labels if label in present)
-        count = f"{len(self._objects)} objects of {len(images)} images, cut out"
+        count = f"{counted(len(self._objects), 'object')} of {counted(len(images), 'image')}, cut out"
         if small:
             count += f"; {small} smaller than {min_side} pixels are left out (-D min_side=N)"
         self.notes = (f"{name}: {count}. To find them in their images: -D task=detect", *notes)

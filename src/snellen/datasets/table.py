@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
 from snellen.datasets.columns import (
     COLUMNS,
@@ -164,7 +165,7 @@ class Table(Dataset):
         if several:
             self.notes = (
                 *self.notes,
-                f"{self.name}: {several} samples have several right classes; any of them counts",
+                f"{self.name}: {counted(several, 'sample')} with several right classes; any of them counts",
             )
 
     def _right(self, value: Any, given: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:

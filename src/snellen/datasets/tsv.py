@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
 from snellen.datasets.records import Delimited
 from snellen.datasets.table import read_image
@@ -83,8 +84,9 @@ class VLMEvalKit(Dataset):
         self.protocol = "multiple-choice" if self._letters else "vqa"
         if rolled:
             self.notes = (
-                f"{path}: {rolled} rows with an index of {ROLLED:,} or more repeat others with rotated "
-                "options and are skipped; multiple-choice?circular=true rotates them itself.",
+                f"{path}: {counted(rolled, 'row')} with an index of {ROLLED:,} or more, which repeat "
+                "others with rotated "
+                "options: skipped; multiple-choice?circular=true rotates them itself.",
             )
         if split is not None and not self._ids:
             known = ", ".join(sorted(filter(None, splits))) or "none"

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset
 from snellen.datasets.objects import AnnotatedImage, Task, located, objects
 from snellen.errors import BadOption, DataError
@@ -49,7 +50,7 @@ def voc(path: str, *, split: str | None = None, task: Task = "crops", min_side: 
         images.append(AnnotatedImage(file, located(top / "JPEGImages", file), regions))
     labels = sorted({region.name for image in images for region in image.regions})
     notes = [f"{name}: split {chosen!r}"] if chosen else []
-    notes += [f"{name}: {difficult} objects marked difficult are left out"] if difficult else []
+    notes += [f"{name}: {counted(difficult, 'object')} marked difficult left out"] if difficult else []
     return objects(name, images, labels, task, min_side, notes)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from snellen._util.words import counted
 from snellen.datasets.corrections import Corrected, read_corrections
 from snellen.datasets.dataset import Around, Dataset, Row
 from snellen.datasets.names import odd_names, read_labels, read_names, read_synonyms
@@ -173,7 +174,9 @@ def finish(
             raise BadOption(
                 f"labels= lacks the class {lacking[0]!r} of {data.name}.{did_you_mean(lacking[0], chosen)}"
             )
-        data = Renamed(data, same, {}, f"{data.name}: {len(chosen)} classes to choose from")
+        data = Renamed(
+            data, same, {}, f"{data.name}: {counted(len(chosen), 'class', 'classes')} to choose from"
+        )
         data.labels = chosen
     if (odd := odd_names(data.labels)) is not None:
         data.notes = (*data.notes, f"{data.name}: {odd}")

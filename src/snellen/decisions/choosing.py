@@ -164,7 +164,8 @@ class Choosing:
         named = [(self.selection.id(place), unit[0]) for unit in apart for place in unit]
         known = [(scores[name], unit) for name, unit in named if name in scores]
         text = (
-            f"{len(known)} samples of {len(places)} kept apart, which did not choose it: {decision.choice} "
+            f"On {len(known):,} of {len(places):,} samples kept apart, which did not choose it, "
+            f"{decision.choice} "
         )
         if self._binary() and known:
             found = rate([value == 1 for value, _ in known], [unit for _, unit in known])

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from snellen._util.paths import bare_names, without_folders
+from snellen._util.words import counted
 from snellen.decisions.race import Drop, GapEstimate
 
 __all__ = ["ArmResult", "Decision"]
@@ -47,7 +48,7 @@ class ArmResult:
         if self.failed:
             return f"could not go on: {self.failed}"
         if self.dropped is not None:
-            return f"beaten by {self.dropped.by} after {self.dropped.n:,} images"
+            return f"beaten by {self.dropped.by} after {counted(self.dropped.n, 'image')}"
         return "in the race"
 
 
@@ -159,7 +160,7 @@ class Decision:
     def effort(self) -> str:
         """What it took, against asking everything."""
         text = (
-            f"{self.images:,} of {self.of:,} images, {self.answers:,} answers instead of "
+            f"{self.images:,} of {self.of:,} images, {counted(self.answers, 'answer')} instead of "
             f"{self.full_answers:,}"
         )
         if self.cost is not None and self.full_cost is not None and self.full_cost > 0:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen._util.files import write_atomic
+from snellen._util.words import counted
 from snellen.errors import SnellenError, UsageError, require
 from snellen.images import Image
 from snellen.images.perceptual import look, near_pairs
@@ -332,7 +333,11 @@ def _duplicates(
     alike = ((looks[i][0], looks[j][0]) for i, j in near_pairs([seen for _, seen in looks]))
     labeled = ((a, rows[a]["label"], b, rows[b]["label"]) for a, b in alike)
     pairs = tuple(pair for pair in labeled if pair[1] != pair[3])
-    notes = (f"{missing} images have no preview, so copies of them were not looked for.",) if missing else ()
+    notes = (
+        (f"{counted(missing, 'image')} without a preview, so no copies of them were looked for.",)
+        if missing
+        else ()
+    )
     return pairs, notes
 
 

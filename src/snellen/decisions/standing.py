@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from snellen._util.words import counted
 from snellen.decisions.decision import ArmResult, Decision
 from snellen.decisions.field import Arm, RaceOrder
 from snellen.decisions.race import GapEstimate, Race
@@ -248,15 +249,12 @@ class RaceStanding:
     def _notes(self) -> list[str]:
         notes = []
         if lost := len(self.order.left_out):
-            what = (
-                "1 sample cannot be read and was" if lost == 1 else f"{lost} samples cannot be read and were"
-            )
-            notes.append(f"{what} left out.")
+            notes.append(f"Left out: {counted(lost, 'sample')} that cannot be read.")
         if self.order.weighing == "balanced":
             notes.append("Classes count alike, whatever their number of images (--score plain: images do).")
         for arm in self.arms:
             if lost := len(arm.given_up):
-                what = "1 sample" if lost == 1 else f"{lost} samples"
+                what = counted(lost, "sample")
                 notes.append(f"{arm.name}: {what} failed at every try; failures count as wrong.")
             if mark(outcomes := arm.outcomes):
                 notes.append(
@@ -269,6 +267,6 @@ class RaceStanding:
             kept = len(self.order.units) - self.units
             notes.append(
                 "Of several protocols, the best score is optimistic on the images that chose it; "
-                f"{kept} images were kept apart to measure the choice."
+                f"to measure the choice, {counted(kept, 'image was', 'images were')} kept apart."
             )
         return notes

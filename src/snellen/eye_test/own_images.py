@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from snellen._util.words import counted
 from snellen.errors import BadOption, UsageError, did_you_mean
 from snellen.eye_test.levels import in_order, plan_of, usual
 from snellen.eye_test.psychometric import Curve, CurvePoint, fit
@@ -156,7 +157,10 @@ class OwnReading:
             text += _gap(first)
             if first.asked is None:  # of as many images, once
                 seen = 100 * first.change.detectable
-                text += f"; {first.change.clusters} images would show a difference of {seen:.0f} points"
+                text += (
+                    f"; {counted(first.change.clusters, 'image')} would show a difference of "
+                    f"{seen:.0f} points"
+                )
             return f"{text})."
         text = f"{self._named(level).capitalize()} loses less than {points} ({_gap(level)})"
         return f"{text}{self._saving(level)}." if self.name == "size" else f"{text}."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.leaderboards.conclusion import conclude
 from snellen.leaderboards.entries import Entry, entry_of
 from snellen.leaderboards.model_info import ModelInfoIndex
@@ -154,4 +155,4 @@ def _ended(entry: Entry) -> bool:
 
 def benchmark(group: Group) -> str:
     """Return the name of a group as a benchmark."""
-    return " · ".join(filter(None, (group.data, group.protocol, group.primary, f"{group.n} samples")))
+    return " · ".join(filter(None, (group.data, group.protocol, group.primary, counted(group.n, "sample"))))

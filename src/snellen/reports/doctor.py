@@ -10,6 +10,7 @@ from typing import Any
 
 from snellen._util.environment import hardware, versions
 from snellen._util.redaction import redact
+from snellen._util.words import counted
 from snellen._version import __version__
 from snellen.errors import SnellenError
 from snellen.models.remote.providers import PROVIDERS
@@ -110,4 +111,4 @@ def _workspace(where: str | None) -> str:
         return redact(str(error))
     runs = len(store.list_runs())
     store.close()
-    return f"{redact(store.name)}, {runs} runs"
+    return f"{redact(store.name)}, {counted(runs, 'run')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from snellen._util.words import counted
 from snellen.metrics.registry import METRICS
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def skipped(runs: Sequence[Run]) -> Iterator[str]:
         rows = run.manifest.data.skipped
         if rows and run.manifest.data.fingerprint not in told:
             told.add(run.manifest.data.fingerprint)
-            yield f"{len(rows)} samples of {run.data} were skipped:"
+            yield f"Skipped: {counted(len(rows), 'sample')} of {run.data}:"
             yield from (f"  {row.where}: {row.reason}" for row in rows[:SKIPPED])
             if len(rows) > SKIPPED:
                 yield f"  … and {len(rows) - SKIPPED} more; all of them: snellen show {run.id}{run.where}"
@@ -35,16 +36,16 @@ def unscored(run: Run) -> Iterator[str]:
     details = figures.protocol
     if details.get("judge_errors"):
         yield (
-            f"{details['judge_errors']} answers of {run.id} could not be judged by {details['judge']}. "
+            f"Not judged by {details['judge']}: {counted(details['judge_errors'], 'answer')} of {run.id}. "
             f"Retry with: {run.resuming}"
         )
     truncated = figures.outcomes["truncated"]
     if truncated > 0.05 * figures.n:
         limit = run.manifest.protocol.options.get("max_tokens")
-        counts = "are scored as far as they go" if METRICS[run.primary].graded else "count as wrong"
+        counts = "scored as far as they go" if METRICS[run.primary].graded else "counted as wrong"
         yield (
-            f"{truncated} of {figures.n} answers of {run.id} were cut off"
-            f"{f' at {limit} tokens' if limit else ''} and {counts}. Give them room: -P max_tokens="
+            f"Cut off{f' at {limit} tokens' if limit else ''} and {counts}: {truncated} of "
+            f"{figures.n} answers of {run.id}. Give them room: -P max_tokens="
             f"{4 * (limit or 256)} (for a reasoning model: -M max_tokens=8192, for this model alone)"
         )
     if details.get("extractor"):
@@ -54,12 +55,13 @@ def unscored(run: Run) -> Iterator[str]:
         )
     if details.get("extractor_errors"):
         yield (
-            f"{details['extractor_errors']} unread answers of {run.id} could not be given to "
-            f"{details['extractor']}. Retry with: {run.resuming}"
+            f"Not read by {details['extractor']}: {counted(details['extractor_errors'], 'answer')} of "
+            f"{run.id}. "
+            f"Retry with: {run.resuming}"
         )
     if details.get("not_graded"):
         count = details["not_graded"]
-        yield f"{details['judge']} gave no readable grade for {count} answers of {run.id}."
+        yield f"{details['judge']} gave no readable grade for {counted(count, 'answer')} of {run.id}."
     if not run.classifies:
         known = (run.headline.n or 0) if run.headline else 0
         if known < figures.n and run.primary != "judge":

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.words import counted
 from snellen._version import __version__
 from snellen.errors import UsageError, require
 from snellen.leaderboards.conclusion import conclusions
@@ -78,13 +79,15 @@ def environment(purpose: str, *packages: str) -> Any:
     """
     jinja2: Any = require("jinja2", "report", purpose)
     loaders = [jinja2.PackageLoader(package) for package in ("snellen.reports", *packages)]
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["counted"] = counted
+    return made
 
 
 def _content(runs: Sequence[Run]) -> dict[str, Any]:

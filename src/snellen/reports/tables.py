@@ -9,6 +9,7 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 from rich.text import Text
 
+from snellen._util.words import counted
 from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.format import (
     Interval,
@@ -130,7 +131,7 @@ def figures_table(run: Run) -> Table:
     facts = run.manifest.model.metadata
     rows: list[tuple[str, str]] = [
         ("model", escape(run.model)),
-        ("data", f"{escape(run.source)}, {run.manifest.data.n} samples"),
+        ("data", f"{escape(run.source)}, {counted(run.manifest.data.n, 'sample')}"),
         ("protocol", escape(run.protocol)),
         ("status", run.status),
     ]
@@ -225,7 +226,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         if not comparison.real:
             verdict = f"not significant ({detectable(result, 1)})"
             if not result.only_first and not result.only_second:
-                verdict = f"the same on all {result.n} samples"
+                verdict = f"the same on all {counted(result.n, 'sample')}"
         if comparison.raced:
             shown, verdict = f"{100 * gap.value:+.1f}", "none: a race ended it"
         p = "< 0.0001" if comparison.p_adjusted < 1e-4 else f"{comparison.p_adjusted:.4f}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from snellen._util.words import counted
 from snellen.reports.progress import INTERVAL
 
 #: Called with the stage, the step, the number of steps, and the values at this step: ``loss``,
@@ -38,8 +39,10 @@ def training(*, quiet: bool = False) -> Iterator[TrainingWatch | None]:
         nonlocal last
         if "epochs" in known:
             print(
-                f"{stage}: {known['examples']:.0f} examples, {steps} steps of {known['batch']:.0f} = "
-                f"{known['epochs']:g} epochs, learning rate {known['learning_rate']:g}",
+                f"{stage}: {counted(round(known['examples']), 'example')}, {counted(steps, 'step')} of "
+                f"{known['batch']:.0f} = "
+                f"{known['epochs']:g} {'epoch' if known['epochs'] == 1 else 'epochs'}, learning rate "
+                f"{known['learning_rate']:g}",
                 file=sys.stderr,
                 flush=True,
             )

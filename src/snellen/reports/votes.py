@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from snellen._util.words import counted
 from snellen.arena.rating import Ranking, Standing
 from snellen.arena.results import ArenaResults
 from snellen.arena.voters import AddressSummary, VoterSummary
@@ -37,7 +38,8 @@ def ranking_table(ranking: Ranking) -> Table:
         )
     over = "voters" if ranking.clustered else "votes, so they hold for these voters only"
     table.caption = (
-        f"{ranking.votes} votes by {_people(ranking.voters)}. Bradley–Terry with ties: 400 points are odds "
+        f"{counted(ranking.votes, 'vote')} by {_people(ranking.voters)}. Bradley–Terry with ties: 400 "
+        "points are odds "
         f"of ten to one. Intervals resample {over}. Both bad counts as a tie."
     )
     table.caption_justify = "left"
@@ -50,7 +52,10 @@ def categories_table(results: ArenaResults) -> Table:
     table = Table(header_style="bold", title="Ranks by kind of question", title_justify="left")
     table.add_column("model")
     kinds = results.by_category
-    for name in ("all", *(f"{name}\n[dim]{results.questions[name]} votes[/dim]" for name in kinds)):
+    for name in (
+        "all",
+        *(f"{name}\n[dim]{counted(results.questions[name], 'vote')}[/dim]" for name in kinds),
+    ):
         table.add_column(name, justify="right")
     for standing in results.ranking.standings:
         places = [
@@ -62,7 +67,7 @@ def categories_table(results: ArenaResults) -> Table:
 
 
 def _people(count: int) -> str:
-    return "1 voter" if count == 1 else f"{count} voters"
+    return counted(count, "voter")
 
 
 def _place(standing: Standing) -> str:
@@ -79,7 +84,7 @@ def lines_of(results: ArenaResults) -> Iterator[str]:
             "group."
         )
     if ranking is not None and ranking.flips:
-        votes = "1 vote" if ranking.flips == 1 else f"{ranking.flips} votes"
+        votes = counted(ranking.flips, "vote")
         more = "Fewer would not do." if ranking.flips_exact else "Fewer might do."
         yield f"If {votes} had gone the other way, {escape(ranking.challenger)} would be first. {more}"
     for name, value, low, high in ranking.style if ranking is not None else ():
@@ -87,13 +92,17 @@ def lines_of(results: ArenaResults) -> Iterator[str]:
     if results.category:
         yield "Of all votes, whatever the question:"
     if counts["excluded"]:
-        yield f"{counts['excluded']} more votes are left out by the host (snellen votes voters)."
+        yield f"{counted(counts['excluded'], 'more vote')} left out by the host (snellen votes voters)."
     if counts["open"]:
-        yield f"{counts['open']} votes do not count yet: the models' names are not revealed yet (10 minutes)."
+        yield (
+            f"Not counted yet: {counted(counts['open'], 'vote')} whose models are not revealed yet "
+            "(10 minutes)."
+        )
     what = "counted" if results.leaked else "left out"
     yield (
-        f"{counts['votes']} votes: {counts['repeats']} repeat another, in {counts['leaks']} a model "
-        f"revealed itself ({what}), {counts['both_bad']} are for both bad."
+        f"{counted(counts['votes'], 'vote')}; repeats of another: {counts['repeats']}, a model "
+        "revealed itself: "
+        f"{counts['leaks']} ({what}), both bad: {counts['both_bad']}."
     )
     if quality.consistency is not None:
         yield f"Of {quality.repeated} repeated votes, {percent(quality.consistency.value)}% were the same."
@@ -142,9 +151,13 @@ def addresses_table(places: Sequence[AddressSummary]) -> Table:
 def changes_of(before: Ranking | None, after: Ranking | None) -> Iterator[str]:
     """Yield how a ranking changed, model by model."""
     if before is None or after is None:
-        yield "No votes count now." if after is None else f"{after.votes} votes count now."
+        yield (
+            "No votes count now."
+            if after is None
+            else f"{counted(after.votes, 'vote counts', 'votes count')} now."
+        )
         return
-    yield f"{after.votes} votes count now, {before.votes} before."
+    yield f"{counted(after.votes, 'vote counts', 'votes count')} now, {before.votes} before."
     old = {standing.model: (place, standing) for place, standing in enumerate(before.standings, 1)}
     for place, standing in enumerate(after.standings, 1):
         now = f"{place}. {escape(standing.model)} {standing.rating:.0f}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.words import counted
 from snellen.errors import UsageError
 from snellen.metrics.stats import Paired, holm, paired
 from snellen.metrics.summary import cluster_of
@@ -147,7 +148,9 @@ def _frame(run: Run) -> pd.DataFrame:
         return frame.assign(right=(frame["prediction"] == frame["label"]).astype(float)).set_index("id")
     right = frame["metrics"].map(lambda scores: scores.get(run.primary))
     if right.isna().any():
-        raise UsageError(f"{run.id}: {int(right.isna().sum())} samples have no score {run.primary!r}.")
+        raise UsageError(
+            f"{run.id}: {counted(int(right.isna().sum()), 'sample')} without the score {run.primary!r}."
+        )
     return frame.assign(right=right.astype(float)).set_index("id")
 
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.datasets.base import Selection
 from snellen.errors import DataError
 from snellen.images.depth import is_deep
@@ -25,10 +26,13 @@ def brief(selection: Selection) -> list[str]:
     """Describe the samples and classes, and classes that a limit leaves out. Reads no image."""
     counts = _counts(selection)
     if not counts:
-        return [f"{selection.name}: {len(selection)} samples"]
+        return [f"{selection.name}: {counted(len(selection), 'sample')}"]
     few, many = min(counts.values()), max(counts.values())
     each = f"{few} each" if few == many else f"{few} to {many} each"
-    lines = [f"{selection.name}: {len(selection)} samples of {len(counts)} classes, {each}"]
+    lines = [
+        f"{selection.name}: {counted(len(selection), 'sample')} of "
+        f"{counted(len(counts), 'class', 'classes')}, {each}"
+    ]
     if "limit" in selection.filters and (absent := _absent(selection, counts)):
         lines.append(
             f"{selection.name}: --limit {selection.filters['limit']} leaves out {len(absent)} of "
@@ -96,38 +100,56 @@ class Overview:
         """Yield what should be looked at before a run, in words, with what to do."""
         if self.invalid:
             some = "; ".join(f"{id_}: {reason}" for id_, reason in self.invalid[:3])
-            yield f"{len(self.invalid)} samples cannot be read ({some}). Repair them, or add --skip-invalid"
+            yield (
+                f"{counted(len(self.invalid), 'sample')} cannot be read ({some}). Repair them, or "
+                "add --skip-invalid"
+            )
         if self.conflicts:
             some = "; ".join(" = ".join(group[:3]) for group in self.conflicts[:3])
-            yield f"{len(self.conflicts)} images are in several classes ({some}). Correct their classes"
+            yield (
+                f"{counted(len(self.conflicts), 'image is', 'images are')} in several classes "
+                f"({some}). Correct the classes"
+            )
         alike = [group for group in self.duplicates if group not in self.conflicts]
         if alike:
             some = "; ".join(" = ".join(group[:3]) for group in alike[:3])
-            yield f"{len(alike)} images occur more than once ({some}). They count as one in intervals"
+            yield (
+                f"{counted(len(alike), 'image occurs', 'images occur')} more than once ({some}): one "
+                "in intervals"
+            )
         if self.near:
             some = "; ".join(f"{a} ~ {b}" for a, b in self.near[:3])
-            yield f"{len(self.near)} pairs of pictures in different classes are nearly the same ({some})"
+            yield (
+                f"{counted(len(self.near), 'pair')} of pictures in different classes nearly the same ({some})"
+            )
         if self.shared:
             yield (
-                f"{len(self.shared)} images are in the training split too ({_some(self.shared[:3])}). Do not "
+                f"{counted(len(self.shared), 'image is', 'images are')} in the training split too "
+                f"({_some(self.shared[:3])}). Do not "
                 "train on it"
             )
         if self.absent:
             yield (
-                f"{len(self.absent)} classes have no sample here ({_some(self.absent)}). Try --shuffle, or "
+                f"{counted(len(self.absent), 'class has', 'classes have')} no sample here "
+                f"({_some(self.absent)}). Try --shuffle, or "
                 "--per-class N"
             )
         few = [name for name, count in self.classes.items() if count < FEW_IN_STRATUM]
         if few:
             yield (
-                f"{len(few)} classes have fewer than {FEW_IN_STRATUM} images ({_some(few)}): too few for an "
+                f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW_IN_STRATUM} images "
+                f"({_some(few)}): too few for an "
                 "interval of the macro F1"
             )
         if self.transparent:
-            yield f"{self.transparent} images have transparency; models see it as white"
+            yield (
+                f"{counted(self.transparent, 'image has', 'images have')} transparency; models see "
+                "it as white"
+            )
         if self.deep:
             yield (
-                f"{self.deep} images have more than 8 bits and are scaled by their range; to set it: -D "
+                f"{counted(self.deep, 'image')} of more than 8 bits, scaled by the range of pixels; to "
+                "set it: -D "
                 "window=LOW,HIGH"
             )
 

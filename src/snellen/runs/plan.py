@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from snellen._util.asyncio import complete
 from snellen._util.redaction import redact
+from snellen._util.words import counted
 from snellen.datasets.base import Dataset, Selection
 from snellen.engine.evaluation import Evaluation
 from snellen.engine.progress import Progress
@@ -144,7 +145,8 @@ class Plan:
         given["data"] = resolve("data", self.data, Dataset, options)
         if self.data_names and len(self.data_names) != len(given["data"]):
             raise BadOption(
-                f"{len(self.data_names)} names (--data-name) for {len(given['data'])} data sets (--data); "
+                f"{counted(len(self.data_names), 'name')} (--data-name) for "
+                f"{counted(len(given['data']), 'data set')} (--data); "
                 "give one for each."
             )
         #: The names to publish data sets by.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Selection
 from snellen.engine.compatibility import size_of_first
 from snellen.errors import SnellenError, Unsupported, UsageError
@@ -62,7 +63,8 @@ class Preflight:
     def lines(self) -> Iterator[str]:
         """Describe the data, the prompt, and the estimate."""
         data = self.data
-        yield f"{data.name}: {data.n} samples" + (f" of {len(data.classes)} classes" if data.classes else "")
+        of = f" of {counted(len(data.classes), 'class', 'classes')}" if data.classes else ""
+        yield f"{data.name}: {counted(data.n, 'sample')}{of}"
         yield from data.notes
         if data.classes:
             shown = [f"{name} {count}" for name, count in list(data.classes.items())[:LISTED]]
@@ -82,7 +84,10 @@ class Preflight:
         if self.forecast is not None:
             low, high = self.forecast.requests
             requests = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-            text = f"Estimate for {self.model} with {self.protocol}: {requests} requests"
+            text = (
+                f"Estimate for {self.model} with {self.protocol}: {requests} "
+                f"request{'' if high == 1 else 's'}"
+            )
             if self.speed:
                 text += f", {duration(self.forecast.samples / self.speed)} at {number(self.speed)} samples/s"
             if self.forecast.cost is not None:

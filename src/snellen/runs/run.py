@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from snellen._util.environment import is_gone
 from snellen._util.paths import bare_name, is_local, without_folders, without_paths
 from snellen._util.redaction import redact
+from snellen._util.words import counted
 from snellen.errors import SnellenError, UnknownName
 from snellen.metrics.format import counts, heading_of, number, with_interval
 from snellen.metrics.registry import METRICS
@@ -267,7 +268,7 @@ class Run:
         figures = self.metrics
         rows = {
             "model": self.model,
-            "data": f"{self.data}, {self.manifest.data.n} samples",
+            "data": f"{self.data}, {counted(self.manifest.data.n, 'sample')}",
             "protocol": self.protocol,
             "status": self.status,
             **{

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset, Selection
 from snellen.datasets.splits import named_split
 from snellen.errors import BadOption, DataError, UsageError
@@ -49,7 +50,8 @@ def few_shot(protocol: Protocol, selection: Selection, options: Mapping[str, Any
         if count == protocol.shots:
             return selection.after(tuple(shots))
     raise DataError(
-        f"shots={protocol.shots}: {source.name} has only {count} examples with an answer for {protocol.name} "
+        f"shots={protocol.shots}: {source.name} has only {counted(count, 'example')} with an answer "
+        f"for {protocol.name} "
         "and an image that is not tested."
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.errors import UsageError
 from snellen.metrics.stats import LEVEL, holm
 from snellen.runs.compare import compare
@@ -43,7 +44,7 @@ def verdict(claim: Claim, done: Sequence[CompletedRun]) -> tuple[str, str]:
         return "no comparable runs", "open"
     failed = sum(run.metrics.outcomes["error"] for pair in pairs for run in pair)
     if failed:
-        return f"{failed} samples ended in an error, so the claim is undecided", "open"
+        return f"{counted(failed, 'sample')} ended in an error, so the claim is undecided", "open"
     if claim.spread is not None:
         return _of_spread(_selected(claim.spread, done), pairs)
     try:

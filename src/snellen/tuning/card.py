@@ -8,6 +8,7 @@ from typing import Any
 
 from snellen._util.files import write_atomic
 from snellen._util.paths import without_folders
+from snellen._util.words import counted
 from snellen.errors import require
 from snellen.exchange.hub import HubMetric, model_index, write_entries
 from snellen.tuning.deployment import Deployment
@@ -151,7 +152,8 @@ def _lessons(facts: Mapping[str, Any]) -> list[str]:
     """Describe the training data and settings."""
     lines = ["## Training data", ""]
     lines += [
-        f"- {_cell(source['data'])}: {source['examples']:,} examples of {source['samples']:,} samples"
+        f"- {_cell(source['data'])}: {counted(source['examples'], 'example')} of "
+        f"{counted(source['samples'], 'sample')}"
         for source in facts["examples"]
     ]
     lines += [

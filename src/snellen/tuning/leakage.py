@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
+from snellen._util.words import counted
 from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
 from snellen.images.perceptual import NEAR, look, pixel_hash
@@ -57,12 +58,12 @@ class Leaks:
         if self.near:
             pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in self.near[:5])
             notes.append(
-                f"{len(self.near)} training images are near-duplicates of a test image by perceptual hash "
-                f"({pairs}{' …' if len(self.near) > 5 else ''}). They were "
+                f"{counted(len(self.near), 'training image')} nearly the same as a test image by perceptual "
+                f"hash ({pairs}{' …' if len(self.near) > 5 else ''}): "
                 + ("dropped." if dropped else "kept; check them, or drop them with --leaks drop.")
             )
         return notes + [
-            f"{name}: {len(unread)} images cannot be read and are skipped."
+            f"{name}: {counted(len(unread), 'image')} cannot be read: skipped."
             for name, unread in zip(names, self.unread, strict=True)
             if unread
         ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset, Row, Selection, select
 from snellen.datasets.splits import named_split, training_split
 from snellen.errors import BadOption, DataError, UsageError
@@ -122,7 +123,8 @@ def split_data(
     if share is not None:
         if not drawn and (learned := training_split(name, options)) is not None:
             raise BadOption(
-                f"--hold-out {share}: {name} already has a training split ({len(learned)} samples). Omit "
+                f"--hold-out {share}: {name} already has a training split "
+                f"({counted(len(learned), 'sample')}). Omit "
                 "--hold-out to use it. To divide one split anyway, set it with: -D "
                 "split=NAME"
             )

@@ -40,7 +40,7 @@ class Exposure(Analysis):
         rows = [(name, counted.answers[name], *recall[name]) for name in case.labels if name in recall]
         if len(rows) < 4 or len({n for _, n, _, _ in rows}) < 2:
             raise Skipped(
-                f"{len(rows)} classes with {len({n for _, n, _, _ in rows})} different counts are too few"
+                f"too few classes ({len(rows)}) or different counts ({len({n for _, n, _, _ in rows})})"
             )
         if len({r for _, _, r, _ in rows}) < 2:
             raise Skipped("all classes have the same recall, so there is nothing to explain")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Selection
 from snellen.diagnosis.analysis import (
     Analysis,
@@ -133,7 +134,8 @@ class Probe(Analysis):
             ("classifier", "accuracy (95%)"),
             tuple(rows),
             _how(len(labels[fitted_on]) if train is not None else None, dropped)
-            + f", tested on the same {len(ids)} images. Always predicting the most common class gives "
+            + f", tested on the same {counted(len(ids), 'image')}. Always predicting the most common class "
+            "gives "
             f"{100 * guess:.1f}%. The probe is trained on this task and the model is not: it shows what the "
             "features contain, not what the model could say.",
         )
@@ -238,8 +240,8 @@ def _how(count: int | None, dropped: int) -> str:
             "There is no training split (--train-split NAME), so each image is tested by a probe that was "
             "fitted on others of them (cross-validation; equal images stay together)"
         )
-    return f"Fitted on {count} samples of the training split" + (
-        f" ({dropped} test samples were excluded)" if dropped else ""
+    return f"Fitted on {counted(count, 'sample')} of the training split" + (
+        f" ({counted(dropped, 'test sample')} excluded)" if dropped else ""
     )
 
 

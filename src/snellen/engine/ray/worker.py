@@ -16,6 +16,7 @@ from typing import Any
 
 from snellen._util.environment import hardware, peak_rss
 from snellen._util.redaction import redact
+from snellen._util.words import counted
 from snellen.datasets.base import InvalidRow, Selection
 from snellen.engine.pending import pages, readable
 from snellen.engine.ray.task import ModelSpec, TaskSpec, identity_of
@@ -136,8 +137,8 @@ class Worker:
             selection = task.data().after(task.shots)
             if len(selection) != task.n or any(selection.id(place) != id for place, id in task.ids.items()):
                 raise DataError(
-                    f"{selection.name}: {self.name} finds {len(selection)} samples, which are not "
-                    f"the run's {task.n}. Every node must see the same data."
+                    f"{selection.name}: {self.name} finds {counted(len(selection), 'sample')}, not the run's "
+                    f"{task.n:,}. Every node must see the same data."
                 )
             task.protocol.prepare()
             self._data[place] = selection

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from snellen.errors import SnellenError
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext
@@ -85,12 +86,10 @@ class Prefix:
         """The offset between positions and token indices, [B, 1] (M-RoPE: an image takes fewer positions)."""
         import torch
 
-        # The Qwen-VL family stores it in the module, for the prompt prefilled last.
-        kept = next((m.rope_deltas for m in self.model.modules() if hasattr(m, "rope_deltas")), None)
-        if kept is None or not has_images:
+        kept = rope_deltas(self.model) if has_images else None
+        if kept is None:
             return torch.zeros(self.count, 1, dtype=torch.long, device=self.model.device)
-        delta: torch.Tensor = kept.reshape(self.count, 1).to(self.model.device)
-        return delta
+        return kept.reshape(self.count, 1).to(self.model.device)
 
     @cached_property
     def _text(self) -> Any:
@@ -208,6 +207,21 @@ LIMITS = {
     "sliding_attention": "sliding_window",
     "chunked_attention": "attention_chunk_size",
 }
+
+
+def rope_deltas(model: Any) -> torch.Tensor | None:
+    """Return what the Qwen-VL family stores in a module for the prompt prefilled last: the offset of its
+    positions. Which module it is, is looked for once: models have hundreds.
+    """
+    if model not in KEEPERS:
+        KEEPERS[model] = next((n for n, m in model.named_modules() if hasattr(m, "rope_deltas")), None)
+    name = KEEPERS[model]
+    delta: torch.Tensor | None = None if name is None else model.get_submodule(name).rope_deltas
+    return delta
+
+
+#: The name of that module, by model.
+KEEPERS: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
 
 
 def windows_of(text: Any) -> Mapping[str, int | None]:

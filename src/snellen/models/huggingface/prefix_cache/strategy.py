@@ -92,9 +92,14 @@ class PrefixSharing:
         if self._bytes:
             return self._bytes
         # Each layer's part lies with the layer: the fullest card limits all.
+        return len(self._devices) * min(map(free_bytes, self._devices))
+
+    @cached_property
+    def _devices(self) -> frozenset[Any]:
+        """Where the weights lie. Cached: there are hundreds, and every batch asks for its budget."""
         parameters = self._model.decoder.parameters()
-        devices = {p.device for p in parameters if p.device.type != "meta"} or {self._model.device}
-        return len(devices) * min(map(free_bytes, devices))
+        devices = {p.device for p in parameters if p.device.type != "meta"}
+        return frozenset(devices or {self._model.device})
 
     @cached_property
     def images(self) -> int:
@@ -312,6 +317,7 @@ class PrefixSharing:
         if self._scheduler is not None:
             self._scheduler.clear()
         self._reader = self._scheduler = None
+        vars(self).pop("_devices", None)
 
     def question(self, request: Request) -> Question:
         """Read a request's prompt and images."""

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from snellen._util.words import counted
 from snellen.errors import Stopped
 from snellen.models.remote.batch.formats import BatchFormat
 from snellen.models.remote.batch.ledger import Ledger, Submission
@@ -95,13 +96,17 @@ class BatchQueue:
         """Return how far the batches are."""
         under_way = [name for name, task in self._tasks.items() if not task.done()]
         answered = sum(self._answered.get(name, 0) for name in under_way)
-        return f"{len(under_way)} batches, {answered} answers"
+        return f"{counted(len(under_way), 'batch', 'batches')}, {counted(answered, 'answer')}"
 
     def stop(self) -> None:
         """Answer all that wait with the news that the run was stopped."""
         self._stopped = True
         batches = sum(not task.done() for task in self._tasks.values())
-        later = f" {batches} batches go on; resume the run to collect them." if batches else ""
+        later = (
+            f" {counted(batches, 'batch goes on', 'batches go on')}: resume the run to collect the answers."
+            if batches
+            else ""
+        )
         self._end(set(self._asked), Stopped(f"The run was stopped.{later}"))
         if self._timer is not None:
             self._timer.cancel()
