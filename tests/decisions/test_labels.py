@@ -265,4 +265,4 @@ def test_odd_names_are_inert_in_the_browser(planted, tmp_path):
         page = client.get(f"/labels/{kept.id}")
         assert page.status_code == 200
         inert(page.text)
-        assert "without a preview" in page.text
+        assert "no preview" in page.text

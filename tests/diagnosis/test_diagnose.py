@@ -29,7 +29,7 @@ from snellen.runs.compare import compare
 from snellen.runs.filters import Filters
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
-from snellen.types import Kind, ask
+from snellen.types import Kind, Response, Score, ask
 
 pytestmark = pytest.mark.slow
 
@@ -417,6 +417,25 @@ class TestHonestVerdicts:
         for one in found.values():
             assert "only 0 of its 56 answers could be parsed" in one.verdict
             assert "matters little" not in one.verdict
+
+    def test_a_reference_that_guesses_tells_nothing_of_the_gap(self, told, shape_of):
+        """As a CLIP does that was given names in a language it never saw."""
+
+        def answer(request):
+            names = len(request.continuations)
+            return Response(scores=(Score(0.0, 1), *[Score(-1.0, 1)] * (names - 1)))
+
+        MODELS.register("guess")(lambda rest: Scripted(answer, "guess:x"))
+        case = told(shape_of, 112, ("guess:x",))
+        (gap,) = diagnose(case, ["gap"]).findings
+        case.close()
+        assert gap.shows is None
+        assert "as guess:x's answers are no better than guessing" in gap.verdict
+        assert "not behind" not in gap.verdict
+
+    def test_a_model_that_writes_nothing_is_no_subject(self, workspace):
+        with pytest.raises(UsageError, match=r"generates no text.*--reference pico:clip"):
+            Subject(model="pico:clip", data="chart:shapes?n=28", store=Store(workspace))
 
     def test_no_chain_no_conclusion(self, told, shape_of):
         case = told(shape_of)

@@ -49,7 +49,7 @@ class TestOverview:
         for words in (
             "1 sample cannot be read (star/broken.png", "--skip-invalid", "1 image is in several classes",
             "1 image occurs more than once (key/", "1 pair of pictures in different classes",
-            "1 images have transparency",
+            "1 image has transparency",
         ):  # fmt: skip
             assert words in problems
 

@@ -125,7 +125,16 @@ class Subject:
     resources: SharedResources = field(default_factory=SharedResources)
 
     def __post_init__(self) -> None:
-        self._plan(self.model, "closed-set?rounds=1", self.filters)  # refuses unsupported models
+        try:
+            self._plan(self.model, "closed-set?rounds=1", self.filters)
+        except UsageError as error:
+            known = self.resources.models.get(self.model)
+            if known is None or Kind.GENERATE in known.kinds:
+                raise
+            raise UsageError(
+                f"{self.model} generates no text, and a diagnosis explains generated answers. To compare a "
+                f"model with it: snellen diagnose MODEL --data {self.data} --reference {self.model}"
+            ) from error
         self.subject: Model = self.resources.models[self.model]
         self.selection: Selection = next(iter(self.resources.selections.values()))
         if len(self.selection.labels) < 2:
@@ -143,10 +152,19 @@ class Subject:
         Of answers that are no better than guessing, or that mostly cannot be parsed, it proves nothing that
         wording, order, reasoning or fewer names do not change them.
         """
-        if why := unreadable(self.closed, "its {} answers"):
+        return self.inconclusive(self.closed, "its {} answers", "its answers are")
+
+    def inconclusive(self, run: Run, answers: str, they_are: str) -> str:
+        """Why nothing follows from a run; empty if something does.
+
+        Args:
+            answers: the run's answers in words, with ``{}`` for their number.
+            they_are: the same, before "no better than".
+        """
+        if why := unreadable(run, answers):
             return why
-        if estimate_of(self.closed).low <= 1 / len(self.labels):
-            return "nothing can be concluded, as its answers are no better than guessing on these images"
+        if estimate_of(run).low <= 1 / len(self.labels):
+            return f"nothing can be concluded, as {they_are} no better than guessing on these images"
         return ""
 
     @property

@@ -78,7 +78,13 @@ class Gap(Analysis):
         ]
         first = max(own, key=lambda title: estimate_of(own[title]).value)
         gap = gaps[first].result.difference
-        standing, shows = _standing(case, list(gaps.values()), gaps[first])
+        names = f"{best.model}'s"
+        useless = case.inconclusive(best, f"{names} {{}} answers", f"{names} answers are")
+        standing, shows = (
+            (f"About the gap, {useless}.", None)
+            if useless and not case.undecidable
+            else _standing(case, list(gaps.values()), gaps[first])
+        )
         verdict = (
             f"At its best ({first}), {case.model} classifies {with_ci(estimate_of(own[first]))} of the "
             "images "
