@@ -149,6 +149,15 @@ class TestCommand:
         assert document["forecast"]["cost"][1] > 0
         assert document["speed"] is None
 
+    def test_the_estimate_follows_the_protocols_options(self, photos, capsys, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        given = ("check", "-d", f"folder:{photos}", "-m", "openai:gpt-4o", "-p", "closed-set", "--json")
+        requests = []
+        for rounds in (1, 3):
+            assert command_line(*given, "-P", f"rounds={rounds}") == 0
+            requests.append(json.loads(capsys.readouterr().out)["forecast"]["requests"][1])
+        assert requests[1] == 3 * requests[0] > 0
+
     def test_what_the_model_cannot_do(self, photos, capsys):
         assert command_line("check", "-d", f"folder:{photos}", "-m", "pico:clip", "-p", "closed-set") == 0
         assert "pico:clip can score, but closed-set needs generate" in capsys.readouterr().out

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from snellen.cli.app import EVALUATE, AsJson, DataOptions, ModelOptions, app, print_json, read_options, screen
+from snellen.cli.app import (
+    EVALUATE,
+    AsJson,
+    DataOptions,
+    ModelOptions,
+    ProtocolOptions,
+    app,
+    print_json,
+    read_options,
+    screen,
+)
 from snellen.cli.completion import complete_data, complete_model, complete_protocol
 from snellen.errors import BadOption
 
@@ -37,6 +47,7 @@ def check_(
             help="The protocol of the prompt and the estimate.",
         ),
     ] = None,
+    protocol_option: ProtocolOptions = None,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,
     limit: Annotated[int | None, typer.Option(help="Check the first N samples only.")] = None,
@@ -51,12 +62,13 @@ def check_(
     from snellen.runs.filters import Filters
     from snellen.runs.preflight import preflight
 
-    if model is None and (protocol is not None or model_option):
-        raise BadOption("-p and -M are for the prompt that a model is shown; name one with -m MODEL.")
+    if model is None and (protocol is not None or model_option or protocol_option):
+        raise BadOption("-p, -P and -M are for the prompt that a model is shown; name one with -m MODEL.")
     filters = Filters(limit=limit, per_class=per_class, shuffle=shuffle, split=split, skip_invalid=True)
     result = preflight(
         data, model, protocol, filters=filters,
         data_options=read_options("-D", data_option), model_options=read_options("-M", model_option),
+        protocol_options=read_options("-P", protocol_option),
     )  # fmt: skip
     if as_json:
         print_json(result.as_dict())

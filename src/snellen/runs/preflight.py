@@ -103,6 +103,7 @@ def preflight(
     filters: Filters | None = None,
     data_options: Mapping[str, Any] | None = None,
     model_options: Mapping[str, Any] | None = None,
+    protocol_options: Mapping[str, Any] | None = None,
 ) -> Preflight:
     """Read all images of a data set once and describe them; with a model, also show a prompt, measure a local
     model's speed on a few samples, and estimate requests and cost. Nothing is stored, and no hosted model is
@@ -122,7 +123,7 @@ def preflight(
         settings: dict[str, Any] = {
             "models": [model], "data": [data], "protocols": [protocol] if protocol else [],
             "data_options": data_options or {}, "model_options": model_options or {}, "workspace": workspace,
-            "resources": resources,
+            "protocol_options": protocol_options or {}, "resources": resources,
         }  # fmt: skip
         try:
             plan = Plan(**settings, filters=chosen)
