@@ -23,14 +23,16 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from snellen.errors import BadOption, UnknownName, did_you_mean
 
-__all__ = ["Registration", "Registry", "convert", "discover", "parse_name"]
+__all__ = ["Registration", "Registry", "convert", "discover", "parse_name", "with_option"]
 
 T = TypeVar("T")
 Factory = Callable[..., Any]
+#: Options begin at the first "?" followed by a key and "="; any other "?" belongs to the text.
+OPTIONS = r"\?(?=[A-Za-z_]\w*(?:\.[\w-]+)?=)"
 
 
 def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
@@ -42,8 +44,7 @@ def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
     Raises:
         BadOption: an option without ``=``.
     """
-    # Options begin at the first "?" followed by a key and "="; any other "?" belongs to the text.
-    head, *more = re.split(r"\?(?=[A-Za-z_]\w*(?:\.[\w-]+)?=)", name, maxsplit=1)
+    head, *more = re.split(OPTIONS, name, maxsplit=1)
     tail = more[0] if more else ""
     options = {}
     for item in filter(None, tail.split("&")):
@@ -53,6 +54,18 @@ def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
         options[unquote(key)] = unquote(value)
     scheme, _, rest = head.partition(":")
     return scheme, rest, options
+
+
+def with_option(name: str, key: str, value: str) -> str:
+    """Return a name with one more option, which replaces an earlier one of this key.
+
+    >>> with_option("folder:./photos", "degrade", "blur:4")
+    'folder:./photos?degrade=blur:4'
+    >>> with_option("folder:./photos?split=test", "degrade", "blur:4")
+    'folder:./photos?split=test&degrade=blur:4'
+    """
+    joined = "&" if re.search(OPTIONS, name) else "?"
+    return f"{name}{joined}{quote(key)}={quote(value, safe=':,/')}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from snellen.engine.pending import readable
 from snellen.errors import ImageError, UsageError
 from snellen.images.degrade import DEGRADATIONS
 from snellen.models.base import MODELS, Model
+from snellen.registry import with_option
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan, SharedResources
 from snellen.types import Kind, Sample
@@ -50,12 +51,16 @@ def plan_of(
     """
     made = MODELS.make(model, model_options or {}) if isinstance(model, str) else model
     unasked = [] if Kind.GENERATE in made.kinds else ["rank"]
+    # Named, so that levels can be told apart where runs are listed.
+    named = with_option(data, "degrade", degrade) if degrade else data
     return Plan(
         models=[model],
-        data=[data],
+        data=[named],
         protocols=[protocol] if protocol else unasked,
         model_options=model_options or {},
-        data_options={**(data_options or {}), **({"degrade": degrade} if degrade else {})},
+        data_options={
+            key: value for key, value in (data_options or {}).items() if not (degrade and key == "degrade")
+        },
         filters=Filters(limit=limit, shuffle=limit is not None, skip_invalid=skip_invalid),
         seed=seed,
         batch_size=batch_size,
