@@ -25,7 +25,6 @@ from snellen.eye_test.record import keep_own_card
 from snellen.reports.own_images import draw_own_card, enough_table
 from snellen.runs.plan import SharedResources
 from snellen.runs.run import list_runs
-from snellen.runs.run import list_runs
 from snellen.storage.store import Store
 from snellen.testing import Server, completion
 
@@ -347,7 +346,11 @@ def test_the_command(tmp_path):
     )
     assert [level["level"] for level in document["readings"][0]["levels"]] == [1, 8]
     named = {run.data for run in list_runs(tmp_path / "ws")}
-    assert {"chart:shapes?n=28", "chart:shapes?n=28&degrade=blur:1", "chart:shapes?n=28&degrade=blur:8"} <= named
+    assert {
+        "chart:shapes?n=28",
+        "chart:shapes?n=28&degrade=blur:1",
+        "chart:shapes?n=28&degrade=blur:8",
+    } <= named
     words.insert(1, "pico:clip")
     told = runner.invoke(app, [*words, "--with", "blur:1", "-o", str(card)])
     assert "Up to where less than 2 points are lost" in " ".join(told.stdout.split())

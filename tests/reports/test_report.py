@@ -135,7 +135,7 @@ def test_the_command(workspace, monkeypatch, capsys, tmp_path):
     assert "items per second" in text
     assert "(no prompt)" in text
     assert snellen("report", "clip", "-o", tmp_path / "r.md")[0] == 0
-    assert (tmp_path / "r.md").read_text().startswith("# Eye test: chart:shapes")
+    assert (tmp_path / "r.md").read_text().startswith("# Report: chart:shapes")
     code, out, _ = snellen("report", "clip", "--format", "markdown")
     assert (code, "## pico:clip, rank" in out) == (0, True)
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)

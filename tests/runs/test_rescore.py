@@ -11,6 +11,7 @@ from helpers import Scripted, text_of
 from snellen.api import run
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.runs.rescore import rescore
+from snellen.runs.resume import plan_of
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
 
@@ -53,6 +54,8 @@ class TestRescore:
             assert again.metrics[name] == found.metrics[name]
         assert (again.metrics.outcomes, again.metrics.n) == (found.metrics.outcomes, found.metrics.n)
         assert rescore(Store(), found.id) == again.id
+        with pytest.raises(UsageError, match=f"asks nothing. Resume that run: snellen resume {found.id}"):
+            plan_of(Store(), again.id)
 
     def test_fresh_runs_too(self, workspace):
         found = self.examine(babble, fresh=True)

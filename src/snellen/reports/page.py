@@ -102,7 +102,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
     names = dict.fromkeys(run.data for run in runs)
     groups = dict.fromkeys((run.data, run.primary) for run in runs)
     return {
-        "title": f"Eye test: {', '.join(names)}",
+        "title": f"Report: {', '.join(names)}",
         "version": __version__,
         "date": datetime.now(UTC).strftime("%d %B %Y"),
         "conclusions": conclusions(runs, tests),

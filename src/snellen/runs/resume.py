@@ -28,13 +28,19 @@ def plan_of(store: Store, run: str, **limits: Any) -> Plan:
         limits: ``max_cost``, ``max_concurrency``, ``engine``.
 
     Raises:
-        UsageError: the run was started from Python with objects, or by rescoring; or it needs an engine.
+        UsageError: the run was started from Python with objects, or parses the answers of another; or it needs an
+            engine.
     """
     manifest = Run(store, run).manifest
     plan, sink = manifest.plan, manifest.sink
+    if manifest.rescored is not None:
+        raise UsageError(
+            f"{run} parses the answers of {manifest.rescored} again and asks nothing. Resume that run: "
+            f"{Run(store, manifest.rescored).resuming}"
+        )
     if plan is None:
         raise UsageError(
-            f"{run} was started from Python with objects, or by rescoring, so it cannot be resumed by name. "
+            f"{run} was started from Python with objects, so it cannot be resumed by name. "
             "Run the same code again: stored answers are reused."
         )
     if sink is not None and limits.get("engine") is None and not is_done(store.run(run)):
