@@ -298,7 +298,7 @@ class TestWhatOthersWrote:
             def answer(self, requests):
                 return [told for _ in requests] if told else [Response("a") for _ in requests[1:]]
 
-        with pytest.raises(ModelError, match=r"answer\(\) must return a Response for each request"):
+        with pytest.raises(ModelError, match=r"Parrot: answer\(\) must return a Response for each request"):
             run(model=Parrot(), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
 
     def test_a_model_that_gives_no_scores(self, workspace):
@@ -307,7 +307,6 @@ class TestWhatOthersWrote:
 
     def test_a_local_model_needs_no_init(self, workspace):
         class Mine(LocalModel):
-            name = "mine"
             batch_size = 3
 
             def identity(self):
@@ -316,8 +315,14 @@ class TestWhatOthersWrote:
             def answer(self, requests):
                 return [Response(guess(r)) for r in requests]
 
+        class Named(Mine):
+            name = "my model"
+
         found = run(model=Mine(), data="chart:shapes?n=7", protocol="closed-set?rounds=1")
         assert found.metrics.outcomes["ok"] == 7
+        assert found.model == "Mine"
+        assert Named().name == "my model"
+        assert type("Heir", (Named,), {})().name == "my model"
 
 
 class TestPlan:

@@ -98,7 +98,7 @@ class Model(ABC):
     """A model.
 
     Attributes:
-        name: as the user named it.
+        name: as the user named it; of an object, its class's name unless it has another.
         kinds: the kinds of requests that it supports.
         text_only: whether it supports requests without an image.
         workers: the most blocks of samples in flight.
@@ -112,7 +112,7 @@ class Model(ABC):
         folder: where it may keep what must outlive the process, set by an evaluation; None: nowhere.
     """
 
-    name: str = "unnamed"
+    name: str = "Model"
     kinds: frozenset[Kind] = frozenset(Kind)
     text_only: bool = True
     workers: int = 1
@@ -124,6 +124,12 @@ class Model(ABC):
     hint: str = ""
     limits: Limits = Limits()
     folder: Path | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        named = next(base for base in cls.__mro__ if "name" in vars(base))
+        if vars(named)["name"] == named.__name__:  # not given by an author
+            cls.name = cls.__name__
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:

@@ -28,8 +28,8 @@ def plan_of(store: Store, run: str, **limits: Any) -> Plan:
         limits: ``max_cost``, ``max_concurrency``, ``engine``.
 
     Raises:
-        UsageError: the run was started from Python with objects, or parses the answers of another; or it needs an
-            engine.
+        UsageError: the run was started from Python with objects, or parses the answers of another; or it
+            needs an engine.
     """
     manifest = Run(store, run).manifest
     plan, sink = manifest.plan, manifest.sink
