@@ -21,12 +21,13 @@ from snellen.datasets.shapes import draw, figure
 from snellen.decisions.entry import choose
 from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import diagnose
-from snellen.eye_test.eye_test import draw_card, run_eye_test
+from snellen.eye_test.eye_test import run_eye_test
 from snellen.eye_test.own_images import run_own_images
 from snellen.leaderboards.ranking import rank_runs
 from snellen.models.pico import NAMES
 from snellen.reports import page
 from snellen.reports.decisions import draw_race
+from snellen.reports.eye_test import draw_card
 from snellen.reports.leaderboard import leaderboards
 from snellen.reports.own_images import draw_own_card
 from snellen.runs.filters import Filters

@@ -110,10 +110,10 @@ def eye_test(
     """
     # Long for its options alone.
     from snellen.exchange.export import writable
-    from snellen.eye_test.eye_test import CHARTS, draw_card, run_eye_test
+    from snellen.eye_test.eye_test import CHARTS, run_eye_test
     from snellen.eye_test.record import keep_card
     from snellen.models.base import MODELS
-    from snellen.reports.eye_test import card_table, cards_table
+    from snellen.reports.eye_test import card_table, cards_table, draw_card
     from snellen.reports.progress import progress
 
     require("matplotlib", "report", "Drawing the card")  # fail now rather than after the evaluation

@@ -1,17 +1,16 @@
-"""Run the eye test: evaluate a model on every chart and draw a card with its thresholds."""
+"""Run the eye test: evaluate a model on every chart and find its thresholds."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EyeChart
-from snellen.errors import BadOption, require
+from snellen.errors import BadOption
 from snellen.eye_test.psychometric import Curve, CurvePoint, fit
 from snellen.images import Image
 from snellen.runs.filters import Filters
@@ -20,12 +19,10 @@ from snellen.runs.run import Run
 from snellen.types import Kind
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Pixels
-
     from snellen.models.base import Model
     from snellen.storage.store import Store
 
-__all__ = ["CHARTS", "COLORS", "Reading", "card_title", "draw_card", "draw_panels", "run_eye_test"]
+__all__ = ["CHARTS", "Reading", "card_title", "format_reading", "run_eye_test"]
 
 #: The titles on a card.
 CHARTS = (
@@ -43,10 +40,6 @@ CHARTS = (
 
 #: The pictures shown under an axis of a card.
 SHOWN = 4
-#: The color of each model on a card, in turn.
-COLORS = ("#2a7f4f", "#0b62a4", "#c8553d", "#8a5fbf", "#b8860b", "#5b6770")
-#: What draws a plot on matplotlib's axes, and the pictures under it with their captions.
-Panel = tuple[Callable[[Any], None], Sequence[tuple[str, "Pixels"]]]
 
 
 @dataclass(frozen=True)
@@ -168,140 +161,9 @@ def _reading(run: Run, chart: EyeChart) -> Reading:
     return Reading(chart.name, chart.chart.unit, run, curve, pictures)
 
 
-def draw_card(cards: Mapping[str, Sequence[Reading]], path: Path) -> None:
-    """Draw a card: for each chart, the share of correct answers by level, the curve and its threshold, and
-    under the axis what was shown at some levels. Of several models, each has a color.
-
-    Args:
-        cards: by model, the readings of the same charts.
-        path: a picture (.png, .svg or .pdf).
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    panels = [
-        (
-            partial(_draw_curves, readings=dict(zip(cards, readings, strict=True))),
-            [(f"{x:.3g}", image.pixels) for x, image in readings[0].pictures],
-        )
-        for readings in zip(*cards.values(), strict=True)
-    ]
-    draw_panels(card_title(cards), panels, path, (4.2, 3.9))
-
-
 def card_title(models: Collection[str]) -> str:
     """Return the title of a card."""
     return f"Eye test: {next(iter(models))}" if len(models) == 1 else f"Eye test of {len(models)} models"
-
-
-def draw_panels(
-    title: str,
-    panels: Sequence[Panel],
-    path: Path,
-    size: tuple[float, float],
-    interpolation: str | None = None,
-) -> None:
-    """Draw panels, at most three in a row: a plot each, and pictures with their captions under its axis.
-
-    Args:
-        path: a picture (.png, .svg or .pdf).
-        size: of a panel, in inches.
-        interpolation: of the pictures, as for matplotlib's ``imshow``.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    require("matplotlib", "report", "Drawing the card")
-    from matplotlib import rc_context
-
-    with rc_context({"text.parse_math": False}):  # names may have dollar signs
-        _draw_panels(title, panels, path, size, interpolation)
-
-
-def _draw_panels(
-    title: str,
-    panels: Sequence[Panel],
-    path: Path,
-    size: tuple[float, float],
-    interpolation: str | None,
-) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, fontweight="bold")
-    for part, (draw, pictures) in zip(
-        figure.subfigures(rows, columns, squeeze=False).ravel(), panels, strict=False
-    ):
-        upper, lower = part.subfigures(2, 1, height_ratios=(3, 1))
-        draw(upper.subplots())
-        if not pictures:
-            continue
-        shown = lower.subplots(1, len(pictures), squeeze=False)[0]
-        for axes, (caption, picture) in zip(shown, pictures, strict=True):
-            axes.imshow(picture, interpolation=interpolation)
-            axes.set_title(caption, fontsize=7)
-            axes.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
-def _draw_curves(plot: Any, readings: Mapping[str, Reading]) -> None:
-    """Draw one chart's plot, with each model's answers."""
-    several = len(readings) > 1
-    for place, (model, reading) in enumerate(readings.items()):
-        color = COLORS[place % len(COLORS)]
-        _draw_curve(plot, reading, color, "#b3372f" if not several else color)
-        label = f"{model}: {format_reading(reading) if reading.curve.threshold else reading.verdict}"
-        plot.plot([], [], color=color, label=label)
-    (first, *_) = readings.values()
-    levels = [point.level for point in first.curve.points]
-    plot.axhline(100 * first.curve.guess, color="0.6", linestyle=":", linewidth=1)
-    ticks = (levels[0], levels[len(levels) // 2], levels[-1])
-    plot.set_xscale("log")
-    plot.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
-    plot.minorticks_off()
-    if first.curve.rising:
-        plot.invert_xaxis()  # from easy to hard, as on an eye chart
-    plot.set_ylim(-4, 104)
-    title = format_reading(first) if first.curve.threshold else first.verdict
-    name = first.chart.removeprefix("chart:")
-    plot.set_title(name if several else f"{name}: {title}", fontsize=9)
-    if several:
-        plot.legend(frameon=False, fontsize=6)
-    plot.set_xlabel(first.unit, fontsize=8)
-    plot.set_ylabel("right %", fontsize=8)
-    plot.tick_params(labelsize=8)
-
-
-def _draw_curve(plot: Any, reading: Reading, color: str, mark: str) -> None:
-    """Draw the share of right answers by level, the fitted curve, and its threshold."""
-    import numpy as np
-
-    from snellen.metrics.stats import wilson
-
-    curve = reading.curve
-    levels = [point.level for point in curve.points]
-    rates = [wilson(point.right, point.n) for point in curve.points]
-    spans = [[r.value - r.low for r in rates], [r.high - r.value for r in rates]]
-    plot.errorbar(
-        levels,
-        [100 * r.value for r in rates],
-        100 * np.array(spans),
-        fmt="o",
-        color=color,
-        markersize=4,
-        linewidth=1,
-    )
-    if curve.location is not None:
-        fine = np.geomspace(min(levels), max(levels), 200)
-        plot.plot(fine, [100 * curve.rate(x) for x in fine], color=color)
-    if curve.threshold is not None:
-        plot.axvline(curve.threshold, color=mark, linewidth=1)
-        plot.axvspan(curve.low or min(levels), curve.high or max(levels), color=mark, alpha=0.12)
 
 
 def format_reading(reading: Reading) -> str:

@@ -6,7 +6,7 @@ import base64
 import io
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -14,6 +14,7 @@ from snellen._util.files import write_text
 from snellen._version import __version__
 from snellen.errors import BadOption, require
 from snellen.metrics.format import MISSING
+from snellen.reports.figures import COLORS, DARK, figure
 from snellen.reports.page import environment
 from snellen.reports.tables import escape
 
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_picture", "decision_table", "draw_race", "race_page", "write_race"]
 
-#: Endings of files with a picture or a page; and how many arms get a color, those that stayed longest.
+#: Endings of files with a picture or a page.
 ENDINGS = (".html", ".png", ".svg", ".pdf")
-COLORS = ("#0b62a4", "#c8553d", "#2a7f62", "#8a5fbf", "#b8860b", "#5b6770")
 
 
 def decision_table(decision: Decision) -> Table:
@@ -126,23 +126,15 @@ def draw_race(decision: Decision, to: Path | io.BytesIO, format: str | None = No
     Args:
         format: png, svg or pdf; None: by the path's ending.
     """
-    from matplotlib import rc_context
-
-    with rc_context({"text.parse_math": False}):  # names may have dollar signs
-        _draw_race(decision, to, format)
+    with figure((7.2, 4.2), to, "A picture of the race", format=format) as made:
+        _draw_race(made.add_subplot(), decision)
 
 
-def _draw_race(decision: Decision, to: Path | io.BytesIO, format: str | None) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+def _draw_race(axes: Any, decision: Decision) -> None:
     reference = decision.choice or decision.leader
-    axes.axhline(0, color="#333333", linewidth=1.2, label=reference)
+    axes.axhline(0, color=DARK, linewidth=1.2, label=reference)
     margin = 100 * decision.within
-    axes.axhline(margin, color="#333333", linewidth=0.8, linestyle=":", label=f"+{margin:g} points")
+    axes.axhline(margin, color=DARK, linewidth=0.8, linestyle=":", label=f"+{margin:g} points")
     arms = [arm.name for arm in decision.arms if arm.name != reference and arm.images]
     for color, name in zip(COLORS, arms, strict=False):
         points = [(n, gaps[name]) for n, gaps in decision.history if name in gaps]
@@ -155,4 +147,3 @@ def _draw_race(decision: Decision, to: Path | io.BytesIO, format: str | None) ->
     axes.grid(alpha=0.25)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(to, format=format)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from snellen.eye_test.eye_test import COLORS, card_title, draw_panels
+from snellen.eye_test.eye_test import card_title
 from snellen.eye_test.own_images import longest, seconds_each, tokens_each
 from snellen.images import Image
 from snellen.images.degrade import DEGRADATIONS, degraded
 from snellen.metrics.format import MISSING, number
 from snellen.metrics.registry import METRICS
+from snellen.reports.figures import COLORS, DARK, MARK, draw_panels
 from snellen.reports.tables import escape, outcomes
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _curves(plot: Any, readings: Mapping[str, OwnReading]) -> None:
     several = len(readings) > 1
     for place, (model, reading) in enumerate(readings.items()):
         color = COLORS[place % len(COLORS)]
-        _curve(plot, reading, color, color if several else "#b3372f", color if several else "#333333")
+        _curve(plot, reading, color, color if several else MARK, color if several else DARK)
         enough = reading.enough
         reach = "not shown" if enough is None else f"up to {enough.level:g} {reading.unit}".rstrip()
         plot.plot([], [], color=color, label=f"{model}: {reach}")

@@ -9,8 +9,8 @@ from typing import Any
 from snellen._util.files import write_atomic
 from snellen._util.paths import without_folders
 from snellen._util.words import counted
-from snellen.errors import require
 from snellen.exchange.hub import HubMetric, model_index, write_entries
+from snellen.reports.figures import COLORS, FAINT, figure
 from snellen.tuning.deployment import Deployment
 from snellen.tuning.recipes import Recipe
 from snellen.tuning.results import Result, remarks
@@ -37,32 +37,31 @@ def draw_curves(log: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> N
     """Plot loss (training and held-out) and held-out accuracy by step, as a PNG."""
     if not any(log.values()):
         return
-    require("matplotlib", "report", "The figure of a training")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = [
-        ("loss", (("loss", "training", "#8a8f98"), ("eval_loss", "kept apart", "#0b62a4"))),
-        ("accuracy %", (("held_out_accuracy", "held out, closed set", "#0b62a4"),)),
+        ("loss", (("loss", "training", FAINT), ("eval_loss", "kept apart", COLORS[0]))),
+        ("accuracy %", (("held_out_accuracy", "held out, closed set", COLORS[0]),)),
     ]
     panels = [(label, lines) for label, lines in shown if any(curves(log, key) for key, _, _ in lines)]
-    figure = Figure(figsize=(4.6 * len(panels), 3.2), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    for place, (label, lines) in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), place)
-        for key, name, color in lines:
-            for turn, (steps, values) in enumerate(curves(log, key)):
-                scaled = [100 * v for v in values] if label.startswith("accuracy") else values
-                axes.plot(
-                    steps, scaled, marker=".", color=color, linewidth=1.4, label=name if turn == 0 else None
-                )
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.25)
-        if label.startswith("accuracy"):
-            axes.set_ylim(0, 102)
-        axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    with figure((4.6 * len(panels), 3.2), path, "The figure of a training") as made:
+        for place, (label, lines) in enumerate(panels, 1):
+            axes = made.add_subplot(1, len(panels), place)
+            for key, name, color in lines:
+                for turn, (steps, values) in enumerate(curves(log, key)):
+                    scaled = [100 * v for v in values] if label.startswith("accuracy") else values
+                    axes.plot(
+                        steps,
+                        scaled,
+                        marker=".",
+                        color=color,
+                        linewidth=1.4,
+                        label=name if turn == 0 else None,
+                    )
+            axes.set_xlabel("step")
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.25)
+            if label.startswith("accuracy"):
+                axes.set_ylim(0, 102)
+            axes.legend(frameon=False, fontsize=8)
 
 
 def write_card(
