@@ -53,6 +53,10 @@ class Kind(StrEnum):
     CONSTRAIN = "constrain"
 
 
+#: Corners (x, y).
+Outline = tuple[tuple[float, float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """A part of an image, in pixels from its upper left corner.
@@ -60,18 +64,19 @@ class Region:
     Attributes:
         box: left, top, right, bottom.
         name: the object's name, or the expression that refers to it.
-        polygon: the outline as corners (x, y), if known.
+        outlines: the outlines of its parts, if known.
     """
 
     box: tuple[float, float, float, float]
     name: str = ""
-    polygon: tuple[tuple[float, float], ...] = ()
+    outlines: tuple[Outline, ...] = ()
 
     def scaled(self, width: float, height: float) -> Region:
         """Return a region in pixels, given one in shares of an image's width and height."""
         left, top, right, bottom = self.box
         box = (left * width, top * height, right * width, bottom * height)
-        return Region(box, self.name, tuple((x * width, y * height) for x, y in self.polygon))
+        drawn = (tuple((x * width, y * height) for x, y in outline) for outline in self.outlines)
+        return Region(box, self.name, tuple(drawn))
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ class TestRoles:
     @pytest.mark.parametrize(
         ("value", "how", "advice"),
         [
-            ("Z", "letter", "Allowed: letter, letters, index, text"),
+            ("Z", "letter", "Allowed: letter, letters, index, number, text"),
             ("Best", "letter", "Allowed"),
             (7, "index", "Allowed"),
             ("x", "index", "Allowed"),

@@ -57,7 +57,7 @@ def check_crops(data: Dataset) -> None:
 
 def check_scenes(data: Dataset) -> None:
     assert data.protocol == "grounding"
-    scenes = samples(data)
+    scenes = [sample for sample in samples(data) if sample.regions]
     assert len(scenes) == 2
     for sample in scenes:
         assert sample.images[0].size == (120, 60)
@@ -96,11 +96,40 @@ class TestCoco:
         notes = " ".join(data.notes)
         assert "4 objects of 2 images" in notes
         assert "1 smaller than 16 pixels" in notes
-        assert "1 crowds are left out" in notes
+        assert "1 crowd left out" in notes
 
     def test_or_found(self, file):
         data = DATASETS.make(f"coco:{file}?task=detect")
-        assert {len(sample.regions) for sample in samples(data)} == {2, 3}  # the small one too
+        # The small one too; and where nothing is, nothing is right.
+        assert [len(sample.regions) for sample in samples(data)] == [3, 2, 0]
+        assert "1 image without an object, where none is right" in " ".join(data.notes)
+
+    def test_annotations_that_do_not_fit_are_left_out_or_named(self, file):
+        content = json.loads(file.read_text())
+        row = {"category_id": 3, "bbox": [5, 5, 0, 10], "id": 77}
+        content["annotations"] += [{**row, "image_id": 9}, {**row, "image_id": 99}]
+        for image in content["images"]:
+            image["id"] = str(image["id"])  # as some tools write them in one list, but not in the other
+        file.write_text(json.dumps(content))
+        data = DATASETS.make(f"coco:{file}?task=detect")
+        assert [len(sample.regions) for sample in samples(data)] == [3, 2, 0]
+        notes = " ".join(data.notes)
+        assert "1 box without an area left out" in notes
+        assert "1 annotation of images that are not listed left out" in notes
+        for change, told in (
+            ({"category_id": 8}, "annotation 77: the category 8 is not among 'categories'"),
+            ({"bbox": [1, 2, 3]}, "annotation 77 has no bbox of four numbers"),
+        ):
+            wrong = {**row, "image_id": 9, **change}
+            file.write_text(json.dumps({**content, "annotations": [*content["annotations"], wrong]}))
+            with pytest.raises(DataError, match=told):
+                DATASETS.make(f"coco:{file}")
+        lost = [{**one, "image_id": 1000} for one in content["annotations"]]
+        file.write_text(json.dumps({**content, "annotations": lost}))
+        with pytest.raises(
+            DataError, match=r"no annotation's image_id \(1000 …\) is the id of an image \(7, 9"
+        ):
+            DATASETS.make(f"coco:{file}")
 
     def test_a_run(self, file, workspace):
         def say(request: Any) -> str:
@@ -120,6 +149,10 @@ class TestCoco:
         assert data.sample(0, (), None).references == ("two colors", "Red and blue.")
         with pytest.raises(BadOption, match="has captions"):
             DATASETS.make(f"coco:{file}?task=detect")
+        rows.append({"id": 3, "image_id": 1, "caption": None})
+        file.write_text(json.dumps({"images": [{"id": 1, "file_name": "1.png"}], "annotations": rows}))
+        with pytest.raises(DataError, match="annotation 3 has no caption"):
+            DATASETS.make(f"coco:{file}")
 
     def test_what_is_wrong_is_named(self, file, tmp_path):
         other = tmp_path / "other.json"
@@ -196,7 +229,9 @@ class TestYolo:
 
     def test_both_tasks(self, folder):
         check_crops(DATASETS.make(f"yolo:{folder}/data.yaml"))
-        check_scenes(DATASETS.make(f"yolo:{folder}?task=detect"))
+        scenes = DATASETS.make(f"yolo:{folder}?task=detect")
+        check_scenes(scenes)
+        assert len(scenes) == 3  # in one of them is nothing to find
         assert len(DATASETS.make(f"yolo:{folder}?split=train")) == 2
 
     def test_roboflow_writes_folders_above(self, folder):

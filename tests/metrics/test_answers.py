@@ -178,3 +178,22 @@ class TestNumbers:
 def test_nothing_contains_an_empty_reference():
     assert contains("anything", ["", "  "]) == 0
     assert not math.isnan(vqa_accuracy("", ["", "x"]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("1%", "100%", 0), ("0.5%", "50%", 0), ("1 percent", "100%", 0), ("50", "50%", 1), ("0.5", "50%", 1),
+        ("50 percent", "50%", 1), ("$5", "€5", 0), ("5", "$5", 1), ("$5.00", "$5", 1), ("x<5", "x>5", 0),
+        ("x >= 5", "x≥5", 1), ("≤5", "≥5", 0), ("type", "Type A", 0), ("type a.", "Type A", 1),
+        ("hepatitis", "hepatitis A", 0), ("B", "B-", 0), ("O", "O-", 0), ("o-", "O-", 1), ("a cat", "cat", 1),
+        ("well-known", "well known", 1), ("the", "the", 1),
+    ],
+)  # fmt: skip
+def test_what_a_careful_reader_tells_apart(answer, reference, right):
+    assert exact_match(answer, [reference]) == right
+
+
+@pytest.mark.parametrize("rule", [relaxed_accuracy, number_match, open_match, exact_match])
+def test_a_percentage_is_no_hundredth_of_another(rule):
+    assert [rule(said, ["100%"]) for said in ("1%", "1 percent", "100%", "100", "1.0")] == [0, 0, 1, 1, 1]

@@ -111,12 +111,27 @@ class TestRows:
             ({"question": "?", "options": ["x", "y"], "right": "Z"}, CHOICES, "line 2: right='Z' is none of"),
             ({"question": "?", "options": ["x"] * 40}, CHOICES, "line 2: 40 options, but there are only 26"),
             ({"question": "?", "box": [1, 2, 3]}, "box=box", r"line 2: box=\[1, 2, 3\] is not a box"),
+            ({"question": "?", "box": "10 10 60 x"}, "box=box", "line 2: box='10 10 60 x' is not a box"),
+            (
+                {"question": "?", "box": [1, 2, 3, None]},
+                "box=box",
+                "line 2: box=.*None. is not a box",
+            ),
+            ({"question": "?", "box": {"x": 1}}, "box=box", r"line 2: box={'x': 1} is not a box"),
+            ({"question": "?", "image": []}, "reference=r", "line 2: no image"),
+            (
+                {"question": "?", "polygon": {"size": [8, 8], "counts": [0, 64]}},
+                "box=box&polygon=polygon",
+                "line 2: polygon=.*is not an outline.*Convert run-length masks",
+            ),
+            ({"question": float("nan")}, "reference=r", "line 2: question: the question is empty"),
             ({"question": "?", "box": [10, 10, -5, 5]}, "box=box", "line 2: box=.*has no area"),
             ({"question": "?", "box": [float("nan"), 1, 2, 3]}, "box=box", "line 2: box=.*has no area"),
         ],
     )
     def test_a_row_that_cannot_be_read(self, row, options, message, tmp_path, workspace):
         good = {"question": "What?", "options": ["a", "b"], "right": "A", "r": "a", "box": [0, 0, 8, 8]}
+        good["polygon"] = [0, 0, 8, 0, 8, 8]
         name = f"{table(tmp_path, [good, {**good, **row}])}?question=question&{options}"
         model = Scripted(lambda r: "[0, 0, 1, 1]")
         more = {"format": "unit"} if "box" in options else {}
@@ -188,7 +203,7 @@ def test_replay_of_a_column_that_is_not_there_is_refused(tmp_path, workspace):
     from snellen.errors import Unsupported
 
     name = table(tmp_path, [{"question": "1?", "r": "a"}])
-    with pytest.raises(Unsupported, match="no column 'nosuch' in the data, whose columns are: .*question"):
+    with pytest.raises(Unsupported, match="lacks a column 'nosuch' in the data, whose columns .*question"):
         snellen.run(model="replay:nosuch", data=f"{name}?reference=r")
 
 

@@ -161,10 +161,19 @@ class TestGrounding:
 
     def test_outlines(self):
         square = ((0.0, 0.0), (50.0, 0.0), (50.0, 50.0), (0.0, 50.0))
-        one = Sample("s", (picture(size=(100, 100)),), regions=(Region((0, 0, 50, 50), "it", square),))
+        one = Sample("s", (picture(size=(100, 100)),), regions=(Region((0, 0, 50, 50), "it", (square,)),))
         protocol = Grounding(task="segment", format="pixels")
         found, _ = converse(protocol.examine(one), lambda r: '[{"polygon": [0,0,50,0,50,50,0,50]}]')
         assert protocol.score_sample(one, found) == {"mask_iou": 1.0}
+        # Behind a post, an object has two parts.
+        other = tuple((x + 50, y) for x, y in square)
+        parts = Region((0, 0, 100, 50), "it", (square, other))
+        both = Sample("s", (picture(size=(100, 100)),), regions=(parts,))
+        assert protocol.score_sample(both, found)["mask_iou"] == pytest.approx(
+            1.0
+        )  # of what it was asked about
+        found, _ = converse(protocol.examine(both), lambda r: '[{"polygon": [0,0,50,0,50,50,0,50]}]')
+        assert protocol.score_sample(both, found)["mask_iou"] == pytest.approx(0.5, abs=0.01)
 
     def test_a_model_of_unknown_form_is_refused(self, workspace):
         from snellen.datasets.base import Dataset, Row
@@ -274,7 +283,7 @@ def test_whatever_a_model_writes_has_an_outcome_and_marks_within_their_range(nam
         choices=("a cat", "a dog", "3"),
         answers=(1,),
         references=("yes",),
-        regions=(Region((0, 0, 8, 8), "cat", square),),
+        regions=(Region((0, 0, 8, 8), "cat", (square,)),),
         meta={"rationale": "because", "category": "x", "pair": "p"},
     )
     protocol = PROTOCOLS.make(name, options)

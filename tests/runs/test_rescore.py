@@ -138,7 +138,7 @@ class TestReplay:
         }
         assert run(model="replay:gpt4", **kwargs).metrics.outcomes["unparsed"] == 20
         with pytest.raises(
-            Unsupported, match="no column 'gpt5' in the data, whose columns are: label, person"
+            Unsupported, match="lacks a column 'gpt5' in the data, whose columns are: label, person"
         ):
             run(model="replay:gpt5", **kwargs)
         with pytest.raises(BadOption, match="replay:COLUMN"):

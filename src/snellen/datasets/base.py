@@ -124,7 +124,7 @@ NAMED = 20
 
 def _all_of(invalid: Sequence[DataError]) -> DataError:
     """Return one error for all unreadable items: the first if there is one, or a list of the first."""
-    text = f"{invalid[0]} "
+    text = f"{str(invalid[0]).rstrip('.')}. "
     if len(invalid) > 1:
         lines = [f"{len(invalid)} samples cannot be read:", *(f"  {error}" for error in invalid[:NAMED])]
         lines += [f"  … and {len(invalid) - NAMED} more"] * (len(invalid) > NAMED)

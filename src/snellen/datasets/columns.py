@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import math
 import typing
@@ -11,8 +10,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 from snellen._util.words import counted
+from snellen.datasets.cells import as_list, boxes_in, missing, outlines_in, texts_of
 from snellen.datasets.options import (
     UNKNOWN,
+    WAYS,
     AnswerAs,
     answers_of,
     by_letter,
@@ -22,7 +23,7 @@ from snellen.datasets.options import (
 )
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.parsing.choices import LETTERS
-from snellen.types import Region
+from snellen.types import Outline, Region
 
 __all__ = ["COLUMNS", "ROLES", "AnswerAs", "BoxAs", "ColumnMapping", "Parts", "document_columns", "values_at"]
 
@@ -48,10 +49,10 @@ OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: column
     (empty if it stands in the picture); ``reference``: columns of reference answers or captions (a dot
     leads into nested cells); ``choices``: the columns of the options, one column with a list, a JSON
     object of letters, or texts separated by ; | or line ends, or the question's column if it ends in the
-    options; ``answer`` with ``answer_as`` (letter, which is usual, letters, index, text, yes-no); ``hint``;
-    ``rationale``; ``category``, to break down figures by; ``pair``: rows with equal values form a pair;
-    ``box`` with ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a
-    column of lists whose items are separate questions."""
+    options; ``answer`` with ``answer_as`` (letter, which is usual, letters, index from 0, number from 1,
+    text, yes-no); ``hint``; ``rationale``; ``category``, to break down figures by; ``pair``: rows with equal
+    values form a pair; ``box`` with ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and
+    ``polygon``; ``each``: a column of lists whose items are separate questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,8 @@ class ColumnMapping:
         other = self.asks or self.question is not None
         free = None if other or usual["label"] in self.named() else usual["label"]
         values = {option.name: getattr(self, option.name) for option in fields(self)}
+        if usual["id"] is not None and usual["id"].casefold() == "image_id" and (other or self.reference):
+            usual["id"] = None  # several questions about an image
         resolved = {
             "image": image,
             "label": self.label or free,
@@ -189,7 +192,9 @@ class ColumnMapping:
         if self.hint is not None:
             extra.setdefault("hint", "")
         if self.pair:
-            extra["pair"] = "/".join(str(record.get(column)) for column in self.pair)
+            parts = [record.get(column) for column in self.pair]
+            if not any(map(missing, parts)):  # otherwise it forms no pair
+                extra["pair"] = "/".join(map(str, parts))
         return Parts(
             question, tuple(options.values()), answers, references, extra, self._regions(record, question)
         )
@@ -221,61 +226,38 @@ class ColumnMapping:
     @staticmethod
     def _other_ways(said: Any, options: Mapping[str, str]) -> str:
         """Say which reading of the answer would match an option."""
-        ways = [way for way in typing.get_args(AnswerAs)[:4] if answers_of(said, options, way)]
+        ways = [way for way in WAYS if answers_of(said, options, way)]
         if ways:
-            return f"Set another with -D answer_as={ways[0]}"
-        return (
-            f"Allowed: {', '.join(typing.get_args(AnswerAs)[:4])} (-D answer_as=). Or leave such rows out "
-            "with --skip-invalid"
-        )
+            return f"Set another with -D answer_as={ways[0]}."
+        return f"Allowed: {', '.join(WAYS)} (-D answer_as=)."
 
-    def _corners(self, box: Any) -> tuple[float, float, float, float]:
+    def _corners(self, box: Sequence[float]) -> tuple[float, float, float, float]:
         """Return a box as left, top, right, bottom."""
-        try:
-            a, b, c, d = map(float, box)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{self.box}={box!r} is not a box. A box is four numbers.") from error
+        a, b, c, d = box
         corners = (a, b, a + c, b + d) if self.box_as.endswith("xywh") else (a, b, c, d)
         left, top, right, bottom = corners
         if not all(map(math.isfinite, corners)) or right <= left or bottom <= top:
-            raise DataError(f"{self.box}={box!r} as {self.box_as} has no area.")
+            raise DataError(f"{self.box}={list(box)} as {self.box_as} has no area.")
         return corners
 
     def _regions(self, record: Mapping[str, Any], question: str | None) -> tuple[tuple[Region, bool], ...]:
         """Return regions, and whether their numbers are fractions of the picture."""
         if self.box is None:
             return ()
-        boxes = _listed(_at(record, self.box))
-        many = boxes if boxes and isinstance(boxes[0], Sequence) else [boxes] if boxes else []
-        names = values_at(record, self.box_label) if self.box_label else [question or ""] * len(many)
-        outlines = _listed(_at(record, self.polygon)) if self.polygon else None
-        if len(names) != len(many):
+        boxes = boxes_in(_at(record, self.box), self.box)
+        names = values_at(record, self.box_label) if self.box_label else [question or ""] * len(boxes)
+        if len(names) != len(boxes):
             raise DataError(
-                f"{counted(len(many), 'box', 'boxes')} and {counted(len(names), 'name')} ({self.box_label})."
+                f"{counted(len(boxes), 'box', 'boxes')} and {counted(len(names), 'name')} ({self.box_label})."
             )
-        regions = []
-        for i, (box, name) in enumerate(zip(many, names, strict=True)):
-            corners = self._corners(box)
-            flat = _flat(outlines, i, len(many))
-            corners_of = tuple(zip(flat[::2], flat[1::2], strict=False))
-            regions.append((Region(corners, name, corners_of), self.box_as.startswith("unit")))
-        return tuple(regions)
-
-
-def _listed(value: Any) -> Any:
-    """Return a list, which may be written as text (a CSV file has no other way)."""
-    return _literal(value) if isinstance(value, str) else value
-
-
-def _flat(outlines: Any, place: int, count: int) -> list[float]:
-    """Return the numbers of one outline: from a flat list, a list of pairs, or one list per box."""
-    outline = outlines[place] if outlines and count > 1 and len(outlines) == count else outlines
-    while outline and isinstance(outline[0], Sequence) and isinstance(outline[0][0], Sequence):
-        outline = outline[0]
-    if outline and isinstance(outline[0], Sequence):
-        pairs = all(len(corner) == 2 for corner in outline)
-        outline = [end for pair in outline for end in pair] if pairs else outline[0]
-    return [float(end) for end in outline or ()]
+        outlines: list[tuple[Outline, ...]] = [()] * len(boxes)
+        if self.polygon and boxes:
+            outlines = outlines_in(_at(record, self.polygon), self.polygon, len(boxes))
+        shares = self.box_as.startswith("unit")
+        return tuple(
+            (Region(self._corners(box), name, drawn), shares)
+            for box, name, drawn in zip(boxes, names, outlines, strict=True)
+        )
 
 
 _YES_NO = {"1": "yes", "0": "no", "true": "yes", "false": "no", "yes": "yes", "no": "no"}
@@ -294,7 +276,7 @@ class Parts(typing.NamedTuple):
 
 def _text(record: Mapping[str, Any], column: str | None) -> str | None:
     value = _at(record, column) if column is not None else None
-    return None if value is None else str(value).strip()
+    return None if missing(value) and not isinstance(value, str) else str(value).strip()
 
 
 def _at(record: Any, path: str) -> Any:
@@ -318,18 +300,7 @@ def values_at(
     >>> values_at({"a": [{"b": "x"}, {"b": 1}]}, "a.b"), values_at({"a": "['x', 'y']"}, "a")
     (['x', '1'], ['x', 'y'])
     """
-    value = _at(record, path)
-    if isinstance(value, str) and value.strip().startswith("["):
-        listed = _literal(value)
-        # Numbers in brackets can be an answer, but are not a list of options.
-        kinds = (str, int, float) if numbers else str
-        if listed is not None and all(isinstance(item, kinds) for item in listed):
-            value = listed
-    many = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    for item in many:
-        if isinstance(item, Mapping):
-            raise DataError(f"{path}: expected a text or a list of texts, found {str(item)[:60]}")
-    return ["" if item is None else str(item) for item in many if gaps or item is not None]
+    return texts_of(_at(record, path), path, gaps=gaps, numbers=numbers)
 
 
 def listed_labels(value: Any) -> list[Any]:
@@ -339,16 +310,8 @@ def listed_labels(value: Any) -> list[Any]:
     (['cat'], ['cat', 'dog'], [3, 7])
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _literal(value) or value
+        value = as_list(value) or value
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _literal(text: str) -> list[Any] | None:
-    try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return value if isinstance(value, list) else None
 
 
 #: The registration of a data set with these options.

@@ -108,9 +108,10 @@ class Crops(Dataset):
             raise DataError(f"{name}: no objects of at least {min_side} pixels a side (-D min_side=N).")
         present = {region.name for _, _, region in self._objects}
         self.labels = tuple(label for label in labels if label in present)
-        count = f"{counted(len(self._objects), 'object')} of {counted(len(images), 'image')}, cut out"
+        shown = sum(bool(image.regions) for image in images)
+        count = f"{counted(len(self._objects), 'object')} of {counted(shown, 'image')}, cut out"
         if small:
-            count += f"; {small} smaller than {min_side} pixels are left out (-D min_side=N)"
+            count += f"; left out: {small} smaller than {min_side} pixels (-D min_side=N)"
         self.notes = (f"{name}: {count}. To find them in their images: -D task=detect", *notes)
 
     def __len__(self) -> int:
@@ -153,7 +154,7 @@ class _WholeImages(Dataset):
 
 
 class Scenes(_WholeImages):
-    """Each image, in which to find all objects."""
+    """Each image, in which to find all objects; there may be none, so that what is found there is wrong."""
 
     protocol = "grounding"
     protocol_options = {"task": "detect"}  # noqa: RUF012 - as in the base class
@@ -161,8 +162,11 @@ class Scenes(_WholeImages):
     def __init__(
         self, name: str, images: Sequence[AnnotatedImage], labels: Sequence[str], notes: tuple[str, ...]
     ) -> None:
-        super().__init__(name, [image for image in images if image.regions])
+        super().__init__(name, images)
+        empty = sum(not image.regions for image in images)
         self.notes = notes
+        if empty:
+            self.notes += (f"{name}: {counted(empty, 'image')} without an object, where none is right",)
         present = {region.name for image in self._images for region in image.regions}
         if not present:
             raise DataError(f"{name}: no objects.")
@@ -182,8 +186,9 @@ class Captioned(_WholeImages):
     protocol = "caption"
     labels = ()
 
-    def __init__(self, name: str, images: Sequence[AnnotatedImage]) -> None:
+    def __init__(self, name: str, images: Sequence[AnnotatedImage], notes: Iterable[str] = ()) -> None:
         super().__init__(name, [image for image in images if image.captions])
+        self.notes = tuple(notes)
         if not self._images:
             raise DataError(f"{name}: no captions.")
 

@@ -7,12 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from snellen.datasets.cells import as_list
 from snellen.parsing.choices import LETTERS
 
-__all__ = ["UNKNOWN", "AnswerAs", "answers_of", "by_letter", "options_in", "separated", "unlettered"]
+__all__ = ["UNKNOWN", "WAYS", "AnswerAs", "answers_of", "by_letter", "options_in", "separated", "unlettered"]
 
 #: How a cell names the right option.
-AnswerAs = Literal["letter", "letters", "index", "text", "yes-no"]
+AnswerAs = Literal["letter", "letters", "index", "number", "text", "yes-no"]
+#: Those that name an option. An index counts from 0, a number from 1.
+WAYS: tuple[AnswerAs, ...] = ("letter", "letters", "index", "number", "text")
 #: Cells that mean "unknown", as in test splits whose answers are secret.
 UNKNOWN = frozenset({"", "nan", "none", "null", "?", "-1", "-1.0", "n/a"})
 
@@ -110,13 +113,16 @@ def options_in(text: str) -> tuple[str, dict[str, str]]:
 def answers_of(value: Any, options: Mapping[str, str], how: AnswerAs) -> tuple[int, ...]:
     """Return the positions of the correct options; empty if the cell names none."""
     keys, texts = list(options), list(options.values())
-    if how == "index":
-        number = re.fullmatch(r"(\d+)(?:\.0)?", str(value).strip())
-        # An index into all options, including empty ones, which are not shown.
-        letter = LETTERS[int(number[1])] if number and int(number[1]) < len(LETTERS) else ""
+    if how in ("index", "number"):
+        number = re.fullmatch(r"(\d{1,9})(?:\.0)?", str(value).strip())
+        place = int(number[1]) - (how == "number") if number else -1
+        # A place among all options, including empty ones, which are not shown.
+        letter = LETTERS[place] if 0 <= place < len(LETTERS) else ""
         return (keys.index(letter),) if letter in keys else ()
     said = "" if value is None else str(value).strip()
     if how == "letters":
+        if said.startswith("[") and isinstance(value, str):
+            value = as_list(said) or value
         listed = " ".join(map(str, value)) if isinstance(value, list) else said
         letters = re.findall("[A-Z]", listed) if re.fullmatch(r"[A-Z](?:[\s,;/&]*[A-Z])*", listed) else []
         return tuple(sorted({keys.index(letter) for letter in letters if letter in keys}))

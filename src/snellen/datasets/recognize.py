@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from snellen.datasets.columns import ColumnMapping
-from snellen.datasets.options import AnswerAs, options_in
+from snellen.datasets.options import WAYS, AnswerAs, options_in
 from snellen.datasets.records import Records
 from snellen.errors import DataError
 from snellen.parsing.choices import LETTERS
@@ -39,11 +40,22 @@ def recognize(columns: ColumnMapping, records: Records) -> tuple[ColumnMapping, 
         roles["answer_as"] = columns.answer_as  # as the user says
     used = ", ".join(dict.fromkeys(name for value in roles.values() for name in _listed(value)))
     note = f"read as questions or captions, by the columns {used}; for classification: -D label=COLUMN"
+    if roles.get("answer_as") == "index" and columns.answer_as is None:
+        note += f". {_counted_from(records, roles['answer'])}"
     return replace(columns, **roles), note
 
 
+def _counted_from(records: Records, answer: str) -> str:
+    """Say that answers are places counted from 0, and whether that can be."""
+    places = {str(record.get(answer)).strip().removesuffix(".0") for record in records.scan([answer])}
+    text = f"{answer} is an option's place, counted from 0"
+    if "0" not in places:
+        text += ", but no answer is 0: if they count from 1, add -D answer_as=number"
+    return text
+
+
 def _listed(value: Any) -> tuple[str, ...]:
-    return value if isinstance(value, tuple) else () if value in ("letter", "index", "text") else (value,)
+    return value if isinstance(value, tuple) else () if value in WAYS else (value,)
 
 
 def _of_questions(spelled: Mapping[str, str], first: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,10 +65,11 @@ def _of_questions(spelled: Mapping[str, str], first: Mapping[str, Any]) -> dict[
         question = spelled["text"]
     if question is None or answer is None:
         return {}
-    lettered = [letter for letter in LETTERS if first.get(letter) is not None]
+    # By the columns of the file: a row may have fewer options than others.
+    lettered = tuple(takewhile(lambda letter: spelled.get(letter.casefold()) == letter, LETTERS))
     options: tuple[str, ...] = ()
-    if lettered[:2] == ["A", "B"]:
-        options = tuple(lettered)
+    if len(lettered) > 1:
+        options = lettered
     elif listed := next((spelled[name] for name in OPTIONS if name in spelled), None):
         options = (listed,)
     elif _has_options(first.get(question)):

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from snellen.datasets.cells import well_formed
 from snellen.errors import DataError, require
 
 __all__ = ["Delimited", "JsonLines", "JsonList", "Parquet", "Records", "json_records"]
@@ -86,7 +87,10 @@ class _Lines(Records):
                 try:
                     yield here, raw.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    raise DataError(f"{self.path}: not UTF-8 at byte {here + error.start}.") from error
+                    raise DataError(
+                        f"{self.path}: not UTF-8 at byte {here + error.start}. Save it as UTF-8 (in Excel: "
+                        "CSV UTF-8), or convert it: iconv -f ENCODING -t UTF-8"
+                    ) from error
 
 
 class JsonLines(_Lines):
@@ -113,6 +117,8 @@ class JsonLines(_Lines):
     def _parse(self, line: str, index: int) -> Record:
         try:
             row = json.loads(line)
+            if "\\u" in line:
+                row = well_formed(row)
         except ValueError as error:
             raise DataError(f"{self.where(index)}: not JSON ({error}).") from error
         if not isinstance(row, dict):
@@ -126,7 +132,7 @@ class JsonList(Records):
     def __init__(self, path: Path) -> None:
         self.path = _there(path)
         try:
-            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+            rows = well_formed(json.loads(path.read_text(encoding="utf-8-sig")))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not JSON ({error}).") from error
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -215,7 +221,10 @@ class Delimited(_Lines):
             except StopIteration:
                 return
             except csv.Error as error:
-                raise DataError(f"{self.path}, line {number}: {error}.") from error
+                why = str(error)
+                if "new-line character" in why:
+                    why = "lines end in a carriage return alone. Save it otherwise (in Excel: CSV UTF-8)"
+                raise DataError(f"{self.path}, line {number}: {why}.") from error
             yield place[0], number, cells
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
+from snellen.datasets.cells import missing
 from snellen.datasets.columns import (
     COLUMNS,
     ROLES,
@@ -137,7 +138,9 @@ class Table(Dataset):
         for number, record in enumerate(self._records.scan([c.partition(".")[0] for c in wanted])):
             if not satisfies(record, self._where):
                 continue
-            row = str(record.get(columns.id, "")) if columns.id else str(number)
+            row = str(number)
+            if columns.id:
+                row = "" if missing(value := record.get(columns.id)) else str(value)
             where = self._records.where(number)
             right, reason = self._right(record.get(columns.label) if columns.label else None, given)
             label = right[0] if right else None
@@ -147,7 +150,7 @@ class Table(Dataset):
                 if columns.id and not row:
                     problem = problem or "an empty id"
                 elif name in seen:
-                    problem = problem or f"duplicate id {name!r}"
+                    problem = problem or f"duplicate id {name!r} (-D id=COLUMN; -D id= numbers the rows)"
                 if columns.label and label is not None and not given:
                     label = known.setdefault(label, label)  # one string shared by all samples of a class
                 if problem:
@@ -257,9 +260,11 @@ class Table(Dataset):
         cells: list[Any] = []
         for column in columns:
             value = record.get(column)
-            if value is None and len(columns) > 1:  # some of several image columns may be empty
+            if len(columns) > 1 and missing(value):  # some of several image columns may be empty
                 continue
             cells += value if isinstance(value, list) else [value]
+        if not cells:
+            raise ImageError(f"{where}: no image.")
         return tuple(open_image(cell, where, self._root, self._outside) for cell in cells)
 
     def digest(self, index: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from snellen._util.words import counted
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
+from snellen.datasets.cells import as_list, texts_of
 from snellen.datasets.records import Delimited
 from snellen.datasets.table import read_image
 from snellen.errors import BadOption, DataError, ImageError
@@ -85,8 +85,7 @@ class VLMEvalKit(Dataset):
         if rolled:
             self.notes = (
                 f"{path}: {counted(rolled, 'row')} with an index of {ROLLED:,} or more, which repeat "
-                "others with rotated "
-                "options: skipped; multiple-choice?circular=true rotates them itself.",
+                "others with rotated options: skipped; multiple-choice?circular=true rotates them itself.",
             )
         if split is not None and not self._ids:
             known = ", ".join(sorted(filter(None, splits))) or "none"
@@ -115,7 +114,9 @@ class VLMEvalKit(Dataset):
         right = sorted({letters.index(x) for x in re.findall("[A-Z]", answer) if x in letters})
         if not re.fullmatch(r"[A-Z](?:[\s,;/&]*[A-Z])*", answer):
             right = []
-        truth = ", ".join(options[letters[i]] for i in right) or answer
+        truths = [", ".join(options[letters[i]] for i in right) or answer]
+        if not options:  # any of several answers
+            truths = texts_of(answer, "answer")
         kept = {k: v for k, v in record.items() if k not in ("image", "image_path", *self._letters)}
         return Sample(
             self._ids[index],
@@ -123,17 +124,17 @@ class VLMEvalKit(Dataset):
             question=record["question"],
             choices=tuple(options.values()),
             answers=tuple(right),
-            references=(truth,) if truth else (),
+            references=tuple(filter(None, truths)),
             meta={**kept, "letters": list(options)},
         )
 
     def _images(self, record: Mapping[str, Any], where: str) -> tuple[Image, ...]:
         cell = self._cell(record, where, hops=1)
         if cell.startswith("["):
-            try:
-                cells = [str(item) for item in ast.literal_eval(cell)]
-            except (ValueError, SyntaxError) as error:
-                raise ImageError(f"{where}: unreadable list of images.") from error
+            listed = as_list(cell)
+            if listed is None:
+                raise ImageError(f"{where}: unreadable list of images.")
+            cells = [str(item) for item in listed]
         else:
             cells = [cell]
         return tuple(self._promise(item, where) for item in cells)

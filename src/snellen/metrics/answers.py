@@ -12,7 +12,7 @@ from typing import Any
 
 from snellen.errors import require
 from snellen.metrics.registry import metric
-from snellen.metrics.values import DIGITS, amounts, same
+from snellen.metrics.values import DIGITS, comparable, same
 
 __all__ = [
     "anls",
@@ -177,19 +177,13 @@ def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 
             return True
         if _YEAR.fullmatch(reference) and _YEAR.fullmatch(answer.rpartition("=")[2]):
             return False
-        said, true = _comparable(answer, reference)
+        said, true = comparable(answer, reference)
         return any(y != 0 and abs(x - y) <= tolerance * abs(y) for x in said for y in true)
 
     return float(any(near(reference) for reference in references))
 
 
 _YEAR = re.compile(r"\D*(?:19|20)\d\d\D*")
-
-
-def _comparable(answer: str, reference: str) -> tuple[frozenset[float], frozenset[float]]:
-    """Return the values of both; none if their units differ, or if one of them is not a number."""
-    (said, unit), (true, true_unit) = amounts(answer), amounts(reference)
-    return (frozenset(), frozenset()) if unit and true_unit and unit != true_unit else (said, true)
 
 
 @metric("number_match", option="number", protocols=("vqa",))
@@ -207,7 +201,7 @@ def number_match(answer: str, references: Sequence[str]) -> float:
 
     def rounded(reference: str) -> bool:
         decimals = len(re.sub(r"[^\d.]", "", reference).partition(".")[2])
-        said, true = _comparable(answer, reference)
+        said, true = comparable(answer, reference)
         if not decimals or "/" in reference:
             return False
         allowed = 0.5 * 10.0**-decimals
@@ -239,7 +233,7 @@ def open_match(answer: str, references: Sequence[str]) -> float:
     """
 
     def rounded(reference: str) -> bool:
-        said, true = _comparable(answer, reference)
+        said, true = comparable(answer, reference)
         return any(round(x, 2) == round(y, 2) != 0 for x in said for y in true)
 
     return max(number_match(answer, references), float(any(map(rounded, references))))

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["DIGITS", "amounts", "number", "same"]
+__all__ = ["DIGITS", "amounts", "comparable", "number", "same"]
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
@@ -114,6 +114,8 @@ def same(answer: str, reference: str) -> bool:
     (True, True)
     >>> same("35 mph", "35 kg"), same("C++", "C"), same("-5", "5"), same("1 2", "12"), same("left", "right")
     (False, False, False, False, False)
+    >>> same("1%", "100%"), same("$5", "€5"), same("x < 5", "x>5"), same("type A", "type"), same("B-", "B")
+    (False, False, False, False, False)
     """
     if _alike(answer, reference):
         return True
@@ -127,20 +129,43 @@ def same(answer: str, reference: str) -> bool:
 
 
 def _alike(answer: str, reference: str) -> bool:
+    if _other_money(answer, reference):
+        return False
     wanted = _key(reference)
     if _key(answer) == wanted or _key(_PLACE.sub("", answer.strip())) == wanted:
         return True
-    (said, unit), (true, true_unit) = amounts(answer), amounts(reference)
-    if not (said and true) or (unit and true_unit and unit != true_unit):
-        return False
+    said, true = comparable(answer, reference)
     return any(math.isclose(x, y, rel_tol=1e-9, abs_tol=1e-12) for x in said for y in true)
+
+
+def comparable(answer: str, reference: str) -> tuple[frozenset[float], frozenset[float]]:
+    """Return the values of both (see :func:`amounts`); none if their units or currencies differ, or if one of
+    them is not a number. Where both have a percent sign, their hundredths do not count.
+
+    >>> comparable("1%", "100%"), comparable("$5", "€5")
+    ((frozenset({1.0}), frozenset({100.0})), (frozenset(), frozenset()))
+    """
+    (said, unit), (true, true_unit) = amounts(answer), amounts(reference)
+    if not (said and true) or (unit and true_unit and unit != true_unit) or _other_money(answer, reference):
+        return frozenset(), frozenset()
+    if len(said) > 1 and len(true) > 1:
+        said, true = frozenset({max(said, key=abs)}), frozenset({max(true, key=abs)})
+    return said, true
+
+
+def _other_money(answer: str, reference: str) -> bool:
+    """Return whether both name a currency by its sign, but not the same."""
+    said, true = ({c for c in text if unicodedata.category(c) == "Sc"} for text in (answer, reference))
+    return bool(said and true and said != true)
 
 
 #: Where something is, but for the word that says where.
 _PLACE = re.compile(r"(?:to|on|in|at)\s+the\s+", re.I)
 _SPAN = re.compile(r"\s*(\d[\d,.]{0,20})\s?[-–—]\s?(\d[\d,.]{0,20})\s*")
 #: What tells one answer from another, other than letters and digits.
-_TELLING = frozenset("+#%/")
+_TELLING = frozenset("+#%/<>≤≥≠≈±")
+#: Comparisons as they are typed.
+_TYPED = {">=": "≥", "<=": "≤", "!=": "≠"}
 #: Names that people and charts abbreviate.
 _ABBREVIATED = {"us": "unitedstates", "usa": "unitedstates", "uk": "unitedkingdom"}
 
@@ -149,14 +174,16 @@ def _key(text: str) -> str:
     """Return the letters, digits and telling signs of a text; spaces only between digits."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("−", "-")
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
-    text = re.sub(r"(?:(?<=\s)|^)-(?=[\d.])", "minus", text)
+    text = re.sub(r"(?:(?<=\s)|^)-(?=[\d.])|(?<=\w)-$", "minus", text.strip())
+    text = re.sub("[<>!]=", lambda found: _TYPED[found[0]], text)
     text = re.sub(r"(?<=\d)\.(?=\d)", "point", text)
     text = re.sub(r"(?<=\w)['’](?=\w)", "", text)
     kept = "".join(
         c if c.isalnum() or c in _TELLING or unicodedata.category(c)[0] == "M" else " " for c in text
     )
     words = kept.split()
-    bare = [word for word in words if word not in ("a", "an", "the")] or words
+    # The last word is no article: type A, hepatitis A.
+    bare = [word for word in words[:-1] if word not in ("a", "an", "the")] + words[-1:]
     key = re.sub(r"(?<!\d) | (?!\d)", "", " ".join(bare))
     return _ABBREVIATED.get(key, key) or "".join(text.split())
 

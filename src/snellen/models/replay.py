@@ -47,7 +47,7 @@ class Replay(Model):
         if self.column in meta:
             return None
         known = ", ".join(meta) or "none"
-        return f"no column {self.column!r} in the data, whose columns are: {known}"
+        return f"a column {self.column!r} in the data, whose columns are: {known}"
 
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         return [self._answer(request) for request in requests]

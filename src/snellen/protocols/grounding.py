@@ -110,7 +110,9 @@ class Grounding(Protocol):
         if not _expression(sample):
             return "an expression (a question, or a region's name)"
         return (
-            None if self.task == "refer" or any(r.polygon for r in sample.regions) else "an outline (polygon)"
+            None
+            if self.task == "refer" or any(r.outlines for r in sample.regions)
+            else "an outline (polygon)"
         )
 
     def truth(self, sample: Sample) -> str | None:
@@ -168,7 +170,7 @@ class Grounding(Protocol):
         ]
         true = prediction.details.get("true", _true(sample)["true"])
         if self.task == "segment":
-            outlines = [r["polygon"] for r in true if r["polygon"]]
+            outlines = [outline for r in true for outline in r["outlines"]]
             return {"mask_iou": mask_iou([box.polygon for box in boxes], outlines)}
         if self.task == "refer":
             overlap = max((iou(box.box, r["box"]) for box in boxes for r in true[:1]), default=0.0)
@@ -217,7 +219,7 @@ def _true(sample: Sample) -> dict[str, Any]:
         {
             "name": r.name,
             "box": [r.box[0] / width, r.box[1] / height, r.box[2] / width, r.box[3] / height],
-            "polygon": [[x / width, y / height] for x, y in r.polygon],
+            "outlines": [[[x / width, y / height] for x, y in outline] for outline in r.outlines],
         }
         for r in sample.regions
     ]

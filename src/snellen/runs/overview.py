@@ -15,9 +15,12 @@ from snellen.errors import DataError
 from snellen.images.depth import is_deep
 from snellen.images.perceptual import look, near_pairs
 from snellen.metrics.stats import FEW_IN_STRATUM
+from snellen.types import Sample
 
 __all__ = ["Overview", "brief", "overview"]
 
+#: Pixels by which boxes may reach beyond a picture.
+ROUNDING = 2
 #: The most names in one line.
 NAMED = 10
 
@@ -72,6 +75,7 @@ class Overview:
         shared: ids whose image is in the training split too.
         formats, modes: how many images have which.
         sizes: smallest, median and largest number of pixels per side (of the longer side).
+        beyond: ids of samples with a box that reaches beyond its picture.
         transparent, deep: images with transparency, and with more than 8 bits per channel.
         invalid: samples that cannot be read, and why.
     """
@@ -88,6 +92,7 @@ class Overview:
     formats: dict[str, int] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
     sizes: tuple[int, int, int] | None = None
+    beyond: list[str] = field(default_factory=list)
     transparent: int = 0
     deep: int = 0
     invalid: list[tuple[str, str]] = field(default_factory=list)
@@ -138,19 +143,20 @@ class Overview:
         if few:
             yield (
                 f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW_IN_STRATUM} images "
-                f"({_some(few)}): too few for an "
-                "interval of the macro F1"
+                f"({_some(few)}): too few for an interval of the macro F1"
+            )
+        if self.beyond:
+            yield (
+                f"{counted(len(self.beyond), 'sample has', 'samples have')} a box that reaches beyond its "
+                f"picture ({_some(self.beyond[:3])}). Are boxes read as they are meant (-D box_as=)"
             )
         if self.transparent:
-            yield (
-                f"{counted(self.transparent, 'image has', 'images have')} transparency; models see "
-                "it as white"
-            )
+            have = counted(self.transparent, "image has", "images have")
+            yield f"{have} transparency; models see it as white"
         if self.deep:
             yield (
-                f"{counted(self.deep, 'image')} of more than 8 bits, scaled by the range of pixels; to "
-                "set it: -D "
-                "window=LOW,HIGH"
+                f"{counted(self.deep, 'image')} of more than 8 bits, scaled by the range of pixels; to set "
+                "it: -D window=LOW,HIGH"
             )
 
 
@@ -174,7 +180,10 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
         id_ = selection.id(position)
         label_of[id_] = selection.data.row(selection.indices[position]).label
         try:
-            images = selection[position].images
+            sample = selection[position]
+            images = sample.images
+            if sample.regions and _beyond(sample):
+                result.beyond.append(id_)
             by_content[tuple(image.sha256 for image in images)].append(id_)
             for image in images:
                 header = image.header
@@ -203,6 +212,16 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
     if train is not None:
         result.shared = _shared(by_hash, train)
     return result
+
+
+def _beyond(sample: Sample) -> bool:
+    """Return whether a region reaches beyond its picture by more than rounding."""
+    width, height = sample.images[0].size
+    boxes = [region.box for region in sample.regions]
+    return any(
+        min(left, top) < -ROUNDING or right > width + ROUNDING or bottom > height + ROUNDING
+        for left, top, right, bottom in boxes
+    )
 
 
 def _shared(by_hash: dict[str, list[str]], train: Selection) -> list[str]:

@@ -174,9 +174,9 @@ def _message(stored: Mapping[str, Any]) -> Message:
 
 
 def _region(row: Mapping[str, Any]) -> Region:
-    polygon = tuple((x, y) for x, y in row["polygon"])
+    outlines = tuple(tuple((x, y) for x, y in outline) for outline in row["outlines"])
     left, top, right, bottom = row["box"]
-    return Region((left, top, right, bottom), row["name"], polygon)
+    return Region((left, top, right, bottom), row["name"], outlines)
 
 
 def _known(sha256: str, size: Sequence[int] | None) -> Image:
