@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from snellen.errors import BadOption, DataError
 from snellen.types import Region
 
 __all__ = ["coco"]
+
+#: A row of the list of annotations.
+Annotation = dict[str, Any]
 
 
 @DATASETS.register("coco", example="coco:FILE")
@@ -37,33 +40,58 @@ def coco(path: str, *, task: Task | None = None, root: str | None = None, min_si
     # By the texts of ids: some tools write numbers as texts in one list, but not in the other.
     files = {str(row["id"]): str(row["file_name"]).replace("\\", "/") for row in content["images"]}
     folder = _folder(file, list(files.values()), root)
-    annotations = content["annotations"]
-    known = [str(row.get("image_id")) in files for row in annotations]
-    if annotations and not any(known):
+    annotations, notes = _of_listed(content["annotations"], files, str(file))
+    if annotations and "caption" in annotations[0]:
+        if task is not None:
+            raise BadOption(f"{name}: the file has captions, so task={task} is not allowed. Omit it.")
+        captions = _captions(annotations, str(file))
+        said = {i: tuple(captions.get(i, ())) for i in files}
+        images = [AnnotatedImage(f, located(folder, f), captions=said[i]) for i, f in files.items()]
+        return Captioned(name, images, [f"{name}: {note}" for note in notes])
+    names = {row["id"]: str(row["name"]) for row in content.get("categories", ())}
+    regions, left_out = _regions(annotations, names, str(file))
+    images = [AnnotatedImage(f, located(folder, f), tuple(regions.get(i, ()))) for i, f in files.items()]
+    notes = [f"{name}: {note}" for note in (*notes, *left_out)]
+    return objects(name, images, list(dict.fromkeys(names.values())), task or "crops", min_side, notes)
+
+
+def _of_listed(
+    annotations: list[Annotation], files: Mapping[str, str], file: str
+) -> tuple[list[Annotation], list[str]]:
+    """Return the annotations of listed images, and a note on the others.
+
+    Raises:
+        DataError: there are none.
+    """
+    kept = [row for row in annotations if str(row.get("image_id")) in files]
+    if annotations and not kept:
         raise DataError(
             f"{file}: no annotation's image_id ({annotations[0].get('image_id')!r} …) is the id of an image "
             f"({', '.join(list(files)[:3])} …)."
         )
-    notes = []
-    if lost := known.count(False):
-        notes.append(f"{name}: {counted(lost, 'annotation')} of images that are not listed left out")
-    annotations = [row for row, there in zip(annotations, known, strict=True) if there]
-    if annotations and "caption" in annotations[0]:
-        if task is not None:
-            raise BadOption(f"{name}: the file has captions, so task={task} is not allowed. Omit it.")
-        captions = defaultdict(list)
-        for row in annotations:
-            if missing(row.get("caption")):
-                raise DataError(f"{file}: annotation {row.get('id')} has no caption.")
-            captions[str(row["image_id"])].append(" ".join(str(row["caption"]).split()))
-        rows = [
-            AnnotatedImage(f, located(folder, f), captions=tuple(captions[i]))
-            for i, f in files.items()
-            if i in captions
-        ]
-        return Captioned(name, rows, notes)
-    names = {row["id"]: str(row["name"]) for row in content.get("categories", ())}
-    regions: dict[Any, list[Region]] = defaultdict(list)
+    lost = len(annotations) - len(kept)
+    return kept, [f"{counted(lost, 'annotation')} of images that are not listed left out"] if lost else []
+
+
+def _captions(annotations: Iterable[Annotation], file: str) -> dict[str, list[str]]:
+    """Return the captions by image."""
+    captions = defaultdict(list)
+    for row in annotations:
+        if missing(row.get("caption")):
+            raise DataError(f"{file}: annotation {row.get('id')} has no caption.")
+        captions[str(row["image_id"])].append(" ".join(str(row["caption"]).split()))
+    return captions
+
+
+def _regions(
+    annotations: Iterable[Annotation], names: Mapping[Any, str], file: str
+) -> tuple[dict[str, list[Region]], list[str]]:
+    """Return the objects by image, and notes on what is left out.
+
+    Args:
+        names: of the categories.
+    """
+    regions: dict[str, list[Region]] = defaultdict(list)
     crowds = flat = 0
     for row in annotations:
         where = f"{file}: annotation {row.get('id')}"
@@ -76,15 +104,14 @@ def coco(path: str, *, task: Task | None = None, root: str | None = None, min_si
             left, top, width, height = map(float, row["bbox"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where} has no bbox of four numbers, but {row.get('bbox')!r}.") from error
-        if width <= 0 or height <= 0:
+        if not (width > 0 and height > 0):
             flat += 1
             continue
         box = (left, top, left + width, top + height)
         regions[str(row["image_id"])].append(Region(box, names[row["category_id"]]))
-    images = [AnnotatedImage(f, located(folder, f), tuple(regions[i])) for i, f in files.items()]
-    notes += [f"{name}: {counted(crowds, 'crowd')} left out"] if crowds else []
-    notes += [f"{name}: {counted(flat, 'box', 'boxes')} without an area left out"] if flat else []
-    return objects(name, images, list(dict.fromkeys(names.values())), task or "crops", min_side, notes)
+    notes = [f"{counted(crowds, 'crowd')} left out"] if crowds else []
+    notes += [f"{counted(flat, 'box', 'boxes')} without an area left out"] if flat else []
+    return regions, notes
 
 
 def _read(file: Path) -> dict[str, Any]:
