@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 import snellen
-from helpers import PAYLOADS, Scripted
-from snellen.errors import BadOption, UnknownName
+from helpers import PAYLOADS, Scripted, picture
+from snellen.datasets.base import DATASETS, Dataset, Row
+from snellen.errors import BadOption, UnknownName, UsageError
+from snellen.models.base import MODELS
+from snellen.runs.filters import Filters
 from snellen.storage.store import Store
+from snellen.types import Response, Sample, Score
 
 DATA: dict[str, Any] = {"data": "chart:shapes?n=28", "protocol": "closed-set?rounds=1"}
 
@@ -97,3 +101,83 @@ def test_a_pickle_holds_no_password(found, monkeypatch):
     monkeypatch.setattr(Store, "where", "postgresql://me:hunter2hunter2@example.com/runs", raising=False)
     found.store.__dict__.pop("where", None)
     assert b"hunter2" not in pickle.dumps(found)
+
+
+class TestWhatNotebooksGive:
+    """Arrays, numbers of numpy, generators and paths, where names and numbers are expected."""
+
+    def test_filters(self):
+        numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+        names = ("star", "ring")
+        for classes in (numpy.array(names), pandas.Series(names), (name for name in names), list(names)):
+            assert Filters(classes=classes).classes == names  # type: ignore[arg-type]
+        assert Filters(classes=None).classes == ()  # type: ignore[arg-type]
+        assert Filters(classes="star").classes == ("star",)
+        assert Filters(limit=numpy.int64(5)).limit == 5
+        for limit in (1.5, "5"):
+            with pytest.raises(BadOption, match="allowed: whole numbers, 1 or more"):
+                Filters(limit=limit).apply(DATASETS.make("chart:shapes?n=28"), 0)  # type: ignore[arg-type]
+
+    def test_scores_of_numpy(self, workspace):
+        numpy = pytest.importorskip("numpy")
+
+        def scored(request):
+            scores = tuple(Score(numpy.float32(-i), 1) for i, _ in enumerate(request.continuations))
+            return Response(scores=scores)
+
+        found = snellen.run(model=Scripted(scored), data="chart:shapes?n=4", protocol="rank")
+        assert found.metrics.outcomes["ok"] == 4
+
+    def test_runs_and_paths(self, workspace, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / "photos" / name).mkdir(parents=True)
+            for i, color in enumerate(("red", "green", "blue")):
+                image = picture(color, size=(20 + i, 30 if name == "a" else 40))
+                (tmp_path / "photos" / name / f"{i}.png").write_bytes(image.data)
+        models = [Scripted(lambda r: "a", "a"), Scripted(lambda r: "b", "b")]
+        runs = [snellen.run(model=m, data=tmp_path / "photos", protocol="closed-set") for m in models]
+        assert len(snellen.compare(run for run in runs)) == 1
+        with pytest.raises(BadOption, match="format='pdf' is not allowed. Allowed: html, markdown"):
+            snellen.report(runs, format="pdf")  # type: ignore[arg-type]
+        with pytest.raises(BadOption, match="prefer='cheapest' is not allowed"):
+            snellen.choose(models=["pico:llava"], data=tmp_path / "photos", prefer="cheapest")  # type: ignore[arg-type]
+        found = snellen.diagnose(
+            model="pico:llava", data=tmp_path / "photos", only="confusions", references="pico:clip"
+        )
+        assert [finding.part for finding in found.findings] == ["confusions"]
+        with pytest.raises(BadOption, match="a diagnosis takes names"):
+            snellen.diagnose(model="pico:llava", data=DATASETS.make("chart:shapes"))  # type: ignore[arg-type]
+
+    def test_a_data_set_whose_ids_disagree(self, workspace):
+        class Odd(Dataset):
+            name, labels = "odd", ("a", "b")
+
+            def __len__(self):
+                return 4
+
+            def row(self, index):
+                return Row(str(index), "ab"[index % 2])
+
+            def sample(self, index, labels, background):
+                return Sample(str(index // 2), (picture(),), label="ab"[index % 2], labels=labels)
+
+            def digest(self, index):
+                return str(index)
+
+        with pytest.raises(UsageError, match=r"item 1 has the id '1' by row\(\), but '0' by sample\(\)"):
+            snellen.run(model=Scripted(lambda r: "a"), data=Odd(), protocol="closed-set")
+
+
+@pytest.mark.slow
+def test_models_are_loaded_in_threads(tmp_path):
+    """transformers replaces functions of the whole process while it reads weights."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def load(name: str) -> int:
+        model = MODELS.make(name)
+        model.load()
+        return len(list(model.decoder.parameters()))  # type: ignore[attr-defined]
+
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(load, ["pico:llava", "pico:llava-skewed"] * 6))
+    assert len(set(counts)) == 1

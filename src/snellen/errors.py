@@ -121,6 +121,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def one_of(option: str, value: object, allowed: Iterable[object]) -> None:
+    """Refuse a value that is none of a few allowed ones, such as those of a ``Literal``.
+
+    >>> one_of("leaks", "drop", ("refuse", "drop"))
+
+    Raises:
+        BadOption: as stated.
+    """
+    known = list(allowed)
+    if value not in known:
+        near = did_you_mean(str(value), map(str, known))
+        raise BadOption(f"{option}={value!r} is not allowed.{near} Allowed: {', '.join(map(str, known))}.")
+
+
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency.
 

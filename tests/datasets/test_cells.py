@@ -111,7 +111,8 @@ def test_boxes_written_as_text(made, kind, cell):
 
 
 def test_no_box(made):
-    rows = [{"question": "dog", "b": cell} for cell in ([], None, "", "[]")]
+    cells: list[Any] = [[], None, "", "[]"]
+    rows = [{"question": "dog", "b": cell} for cell in cells]
     assert [one.regions for one in read(made(rows, options="?box=b"))] == [()] * 4
 
 

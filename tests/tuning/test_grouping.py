@@ -58,7 +58,7 @@ def test_near_ones_are_dropped_as_identical_ones_are(copied):
     rest = [i for i in range(len(data)) if i not in png]
     found = leaks([select(Subset(data, rest, "training"))], [select(Subset(data, png, "test"))])
     assert len(found.places[0]) == len(found.near_places[0]) == 20
-    assert "were dropped" in found.notes(["photos"], dropped=True)[-1]
+    assert "dropped" in found.notes(["photos"], dropped=True)[-1]
     assert "--leaks drop" in found.notes(["photos"], dropped=False)[-1]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from snellen.datasets.dataset import Dataset, InvalidRow, Row
 from snellen.datasets.suggest import suggest
 from snellen.datasets.wrappers import finish, merge_alike
-from snellen.errors import BadOption, DataError, did_you_mean
+from snellen.errors import BadOption, DataError, UsageError, did_you_mean
 from snellen.registry import Registry
 from snellen.types import Message, Sample
 
@@ -48,7 +48,13 @@ class Selection:
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, position: int) -> Sample:
-        sample = self.data.sample(self.indices[position], self.labels, self.background)
+        index = self.indices[position]
+        sample = self.data.sample(index, self.labels, self.background)
+        if sample.id != (known := self.data.row(index).id):
+            raise UsageError(
+                f"{self.name}: item {index} has the id {known!r} by row(), but {sample.id!r} by sample(); "
+                "they must be equal."
+            )
         return replace(sample, shots=self.shots) if self.shots else sample
 
     def after(self, shots: tuple[Message, ...]) -> Selection:
@@ -157,7 +163,7 @@ def select(
     # Long for its options alone.
     for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
         if number is not None and (not isinstance(number, int) or number < 1):
-            raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")
+            raise BadOption(f"--{name} {number} is not allowed; allowed: whole numbers, 1 or more.")
     data = merge_alike(data)
     if data.invalid and not skip_invalid:
         where, reason = data.invalid[0]

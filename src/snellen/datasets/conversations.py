@@ -96,6 +96,8 @@ def _listed(turns: Any) -> Any:
     """
     if not isinstance(turns, Mapping) or not all(isinstance(cell, list) for cell in turns.values()):
         return turns
+    if len({len(cell) for cell in turns.values()}) > 1:
+        return turns
     return [dict(zip(turns, cells, strict=True)) for cells in zip(*turns.values(), strict=True)]
 
 
@@ -155,6 +157,8 @@ class Conversations(Dataset):
         row = self._rows[index]
         where = f"{self.name}, row {index}"
         turns = _listed(row.get("messages", row.get("conversations", _prompted(row))))
+        if isinstance(turns, Mapping):
+            raise DataError(f"{where}: the messages are no list, but {str(turns)[:80]!r}.")
         if not isinstance(turns, list) or not turns:
             raise DataError(
                 f"{where}: neither messages nor conversations nor prompt and completion among its keys: "

@@ -36,6 +36,10 @@ from snellen.types import Sample
 __all__ = ["Table", "csv_", "jsonl", "open_image", "parquet", "read_image"]
 
 
+#: How to allow images in other folders.
+ALLOW = "-D allow_outside=true, or after the data set's name: FILE?allow_outside=true"
+
+
 def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Table]:
     def make(
         path: str,
@@ -345,7 +349,7 @@ def _from_path(text: str, where: str, root: Path | None, outside: bool) -> bytes
         spellings = (text.replace("\\", "/"), *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))
         path = next((root / other for other in spellings if (root / other).exists()), path)
     if not outside and not path.resolve().is_relative_to(root.resolve()):
-        raise ImageError(f"{where}: {text!r} leads out of {root}. To allow it, add: -D allow_outside=true")
+        raise ImageError(f"{where}: {text!r} leads out of {root}. To allow it: {ALLOW}")
     return Image.from_path(path).data
 
 

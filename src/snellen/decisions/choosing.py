@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from snellen._util.asyncio import complete
 from snellen.decisions.decision import Decision
@@ -12,7 +13,7 @@ from snellen.decisions.field import Arm, RaceOrder, Weighing, refuse_whole_run_s
 from snellen.decisions.race import GROWTH, Race, next_look
 from snellen.decisions.record import keep_decision, race_key, reopen_race
 from snellen.decisions.standing import Look, Preference, RaceStanding
-from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, UsageError
+from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, UsageError, one_of
 from snellen.models.base import EVERYWHERE
 from snellen.runs.plan import Plan, Watch
 from snellen.storage.documents import Document, Status
@@ -48,6 +49,8 @@ class Choosing:
             raise BadOption(
                 f"--confidence {100 * confidence:g} is not allowed; allowed: 50 to below 100, such as 95."
             )
+        one_of("prefer", prefer, (*get_args(Preference), None))
+        one_of("score", score, (*get_args(Weighing), None))
         self.plan, self.prefer = plan, prefer
         self._tasks = [(model, task) for model, tasks in plan.pairs for task in tasks]
         if len(self._tasks) < 2:

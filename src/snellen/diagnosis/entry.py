@@ -9,6 +9,7 @@ from typing import Any
 from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import Diagnosis, chosen, references_of
 from snellen.diagnosis.diagnosis import diagnose as diagnose_subject
+from snellen.errors import BadOption, one_of
 from snellen.runs.filters import Filters
 from snellen.storage.store import Store
 
@@ -18,7 +19,7 @@ __all__ = ["diagnose"]
 def diagnose(
     *,
     model: str,
-    data: str,
+    data: str | Path,
     only: Sequence[str] = (),
     references: Sequence[str] | None = None,
     train_split: str | None = None,
@@ -61,10 +62,18 @@ def diagnose(
         Stopped: a model gave up, or the budget is used up.
     """
     # Long for its options alone.
+    only = [only] if isinstance(only, str) else only
+    references = [references] if isinstance(references, str) else references
+    for name, value in {"model": model, "data": str(data) if isinstance(data, Path) else data}.items():
+        if not isinstance(value, str):
+            raise BadOption(
+                f"{name}={type(value).__name__}(…): a diagnosis takes names, to reuse their runs."
+            )
+    one_of("layers", layers, ("last", "all"))
     chosen(only)  # fail early on misspelled parts
     subject = Subject(
         model=model,
-        data=data,
+        data=f"folder:{data}" if isinstance(data, Path) else data,
         store=Store(workspace),
         references=references_of(model) if references is None else references,
         train=train_split,

@@ -16,7 +16,7 @@ from snellen.engine.loop import CachedResponse
 from snellen.errors import ModelError, SnellenError, Stopped
 from snellen.models.base import Model, failure
 from snellen.storage.rows import CacheEntry
-from snellen.types import Decoding, Kind, Outcome, Request, Response
+from snellen.types import Decoding, Kind, Outcome, Request, Response, Score
 
 __all__ = ["CACHE_VERSION", "CachedModel", "ResponseCache", "describe", "key_of"]
 
@@ -224,6 +224,9 @@ def _fitting(request: Request, reply: Response) -> Response:
         return Response(outcome=Outcome.ERROR, reason=reason)
     if any(math.isnan(score.value) or score.value == math.inf for score in reply.scores):
         return Response(outcome=Outcome.ERROR, reason="the model returned a score that is not a number")
+    if any(type(score.value) is not float for score in reply.scores):  # of numpy or torch
+        scores = tuple(Score(float(score.value), int(score.tokens)) for score in reply.scores)
+        return replace(reply, scores=scores)
     return reply
 
 

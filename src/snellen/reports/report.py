@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from snellen._util.files import write_text
+from snellen.errors import one_of
 from snellen.reports import page
 from snellen.runs.run import Run
 
@@ -35,6 +36,7 @@ def report(
         MissingExtra: jinja2 is not installed.
         StoreError: the file cannot be written.
     """
+    one_of("format", format, ("html", "markdown", None))
     several = [runs] if isinstance(runs, Run) else list(runs)
     plain = format == "markdown" or (format is None and path is not None and Path(path).suffix == ".md")
     text = page.markdown(several) if plain else page.html(several)

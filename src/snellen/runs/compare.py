@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ class Comparison:
         }
 
 
-def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
+def compare(runs: Iterable[Run], *, across: bool = False) -> list[Comparison]:
     """Compare every pair of runs on their shared samples, matched by id.
 
     Args:
@@ -89,6 +89,7 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
             different image or reference; different candidate class names; no shared samples; or different
             protocol options, unless ``across``.
     """
+    runs = list(runs)
     if len(runs) < 2:
         raise UsageError("A comparison needs at least two runs. List them with: snellen ls runs")
     frames = {run.id: _frame(run) for run in runs}

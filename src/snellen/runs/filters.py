@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -23,6 +25,14 @@ class Filters:
     limit: int | None = None
     split: str | None = None
     skip_invalid: bool = False
+
+    def __post_init__(self) -> None:
+        # As Python's own types, whatever a notebook has at hand: arrays, numbers of numpy, generators.
+        classes = (self.classes,) if isinstance(self.classes, str) else self.classes
+        object.__setattr__(self, "classes", () if classes is None else tuple(map(str, classes)))
+        for name in ("num_classes", "per_class", "limit"):
+            with suppress(TypeError):  # select() refuses it
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
 
     @classmethod
     def refuse_unknown(cls, names: Iterable[str]) -> None:

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from snellen.errors import BadOption
+from snellen.errors import BadOption, one_of
+from snellen.registry import parse_name
 from snellen.reports.training import TrainingWatch
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Watch
@@ -17,6 +18,7 @@ from snellen.tuning.augmentation import check_augmentation
 from snellen.tuning.deployment import check_formats
 from snellen.tuning.examples import TrainFormat
 from snellen.tuning.recipes import Recipe, check_lora, named_recipe
+from snellen.tuning.trainer_settings import checked
 
 __all__ = ["TuningConfig"]
 
@@ -126,6 +128,10 @@ class TuningConfig:
             BadOption: as stated.
         """
         recipe = self.named_recipe
+        one_of("leaks", self.leaks, ("refuse", "drop", "allow"))
+        one_of("train_format", self.train_format, get_args(TrainFormat))
+        if self.settings:
+            self.settings = checked(self.settings)
         check_lora(self.lora)
         for word in self.oversample or ():
             if word not in ("rare", "hard", "none"):
@@ -139,6 +145,14 @@ class TuningConfig:
             raise BadOption(f"-L needs a recipe with adapters (lora, qlora), not {self.recipe}.")
         if self.merge and not recipe.adapter:
             raise BadOption(f"--merge needs a recipe with adapters (lora, qlora), not {self.recipe}.")
+        try:
+            options = parse_name(f"hf:{self.out}")[2]
+        except BadOption:
+            options = {"": ""}
+        if options:
+            raise BadOption(
+                f"-o {self.out}: a folder's name may not contain ?NAME=VALUE, which sets options of models."
+            )
         if self.seeds < 1:
             raise BadOption(f"--seeds {self.seeds} is not allowed; allowed: 1 or more.")
         if self.train_limit is not None and self.train_limit < 1:

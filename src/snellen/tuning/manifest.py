@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from snellen._util.files import write_atomic
-from snellen.errors import UsageError
+from snellen.errors import Stopped, UsageError, reason_of
 from snellen.models.huggingface.recorded import MANIFEST
 
 __all__ = ["MANIFEST", "TuningManifest"]
@@ -68,12 +68,27 @@ class TuningManifest:
             raise UsageError(
                 f"-o {self.folder}: the folder is not empty and contains no fine-tuning. Use a new one."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"-o {self.folder}: cannot be made ({reason_of(error)}). Use another."
+            ) from error
         self.add({})
 
     def add(self, facts: Mapping[str, Any]) -> None:
-        """Record more facts; the file is always complete."""
+        """Record more facts; the file is always complete.
+
+        Raises:
+            Stopped: it cannot be written.
+        """
         content = {**self._read(), "specification": self.specification, **self._about, **facts}
         # Only JSON types, so that YAML writes no Python-specific tags.
         plain = json.loads(json.dumps(content, default=str))
-        write_atomic(self._path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        try:
+            write_atomic(self._path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise Stopped(
+                f"-o {self.folder}: cannot be written ({reason_of(error)}). Free some space on this disk, or "
+                "use another folder, and rerun the command."
+            ) from error

@@ -27,10 +27,15 @@ from snellen.tuning.manifest import TuningManifest
 from snellen.tuning.sft import check_teachable
 from snellen.tuning.sources import REPEATED, Source, Subset, TrainingSet, mixed, split_data
 
-__all__ = ["TuningPlan"]
+__all__ = ["FORGETTING", "TuningPlan"]
 
 #: Options of the model that also apply to the tuned one.
 CARRIED = ("device", "dtype", "attn", "quantization")
+#: A note where no task is retained.
+FORGETTING = (
+    "Forgetting is not measured. Set a task to retain with --retention-data DATA, and mix such data into the "
+    "training with --mix DATA@0.5."
+)
 
 
 class TuningPlan:
@@ -59,6 +64,8 @@ class TuningPlan:
             seed=config.seed if config.split_seed is None else config.split_seed,
             group=config.group,
             tell=self.notes.append,
+            classes=config.filters.classes,
+            least=config.min_per_class,
         )
         self._choose_classes(training, tested)
         self._plan_evaluations(tested)
@@ -222,10 +229,7 @@ class TuningPlan:
         if not self.config.retention_data and self.config.data.partition("?")[0] == "chart:shapes":
             return ("chart:shapes?ask=color",)
         if not self.config.retention_data:
-            self.notes.append(
-                "Forgetting is not measured. Set a task to retain with "
-                "--retention-data DATA, and mix such data into the training with --mix DATA@0.5."
-            )
+            self.notes.append(FORGETTING)
         return tuple(self.config.retention_data)
 
     def evaluation_plan(self, model: str, data: Any, protocols: Sequence[str], *, examined: Filters) -> Plan:

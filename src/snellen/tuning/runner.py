@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from snellen.tuning.deployment import deploy
 from snellen.tuning.layout import for_servers
 from snellen.tuning.leakage import leaks
 from snellen.tuning.manifest import MANIFEST
-from snellen.tuning.plan import TuningPlan
+from snellen.tuning.plan import FORGETTING, TuningPlan
 from snellen.tuning.probe import FeatureProbe, probe_features
 from snellen.tuning.results import TunedModel, corrected, of_classes, result_of, still_falling
 from snellen.tuning.sft import TrainResult
@@ -62,7 +62,7 @@ class TuningRunner:
         leaked: frozenset[int] = frozenset()
         held = self.plan.manifest.held()
         if held.get("finished"):
-            self.plan.notes = list(held["notes"])  # all of it was checked then
+            self._take_notes(held)
             leaked = frozenset(held["leaked"])
         else:
             leaked = self.find_leaks()
@@ -114,6 +114,7 @@ class TuningRunner:
                 "results": [result.as_dict() for result in results],
                 "seconds": held["seconds"] if held.get("finished") else round(time.time() - began, 1),
                 "notes": self.plan.notes,
+                "retained": list(self.plan.retention),
             }
         )
         self._write_card(tuned)
@@ -164,6 +165,30 @@ class TuningRunner:
             rest = [i for place, i in enumerate(source.selection.indices) if place not in gone]
             source.selection = source.selection.part(rest)
         return frozenset(dropped[0] | result.unread[0])
+
+    def _take_notes(self, held: Mapping[str, Any]) -> None:
+        """Take the notes of a finished training, in which all was checked but tasks to retain that are new.
+
+        Raises:
+            DataError: it was trained on images of one of these.
+        """
+        others = [note for note in self.plan.notes if note == FORGETTING]
+        self.plan.notes = [note for note in held["notes"] if note != FORGETTING] + others
+        known = held.get("retained", ())
+        new = [
+            next(iter(plan.selections))
+            for name, plan in zip(self.plan.retention, self.plan.retention_plans, strict=True)
+            if name not in known
+        ]
+        if not new:
+            return
+        names = [source.selection.name for source in self.plan.sources]
+        result = leaks([source.selection for source in self.plan.sources], new, self.config.watch)
+        if result.identical and self.config.leaks != "allow":
+            raise DataError(
+                f"{result.refusal(names)}. This training is finished; to train without them, use another -o"
+            )
+        self.plan.notes += result.notes(names, dropped=False)
 
     def _examine_all(self, model: str) -> list[Run]:
         """Evaluate the model on the test data and on retention tasks."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snellen._util.words import counted
-from snellen.datasets.base import DATASETS, Dataset, Row, Selection, select
+from snellen.datasets.base import DATASETS, Dataset, Row, Selection, choose_classes, select
 from snellen.datasets.splits import named_split, training_split
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.metrics.classification import are_unequal
@@ -60,11 +60,17 @@ def random_split(
     group: str | None = None,
     drawn: bool = False,
     tell: Callable[[str], None] | None = None,
+    classes: Sequence[str] = (),
+    least: int | None = None,
 ) -> tuple[Subset, Subset]:
     """Split a data set in two at random, class by class, for training and test.
 
     Items that share an image, in whatever format, or a group stay together (see
     :func:`~snellen.tuning.grouping.together`).
+
+    Args:
+        classes: only these are used, so that others need not be on both sides.
+        least: classes with fewer training images are left out afterwards.
 
     Raises:
         BadOption: a share that is not between 0 and 1.
@@ -78,12 +84,17 @@ def random_split(
     rng = random.Random(f"snellen/hold-out/{seed}")
     tested: set[int] = set()
     for label, contents in groups.items():
+        if classes and label not in classes:
+            continue
+        if len(contents) < 2 and least is not None:
+            tested.update(contents[0])  # without a training image, it is left out
+            continue
         if len(contents) < 2:
             one = "image" if group is None else f"group ({group})"
             what = f"{label!r} has a single {one}" if label else f"there is a single {one}"
             raise DataError(
                 f"{data.name}: {what}, copies included, which cannot be in both training and test data. "
-                "Add images, or exclude the class."
+                "Add images, or leave the class out with --classes or --min-per-class 1."
             )
         rng.shuffle(contents)
         for members in contents[: min(len(contents) - 1, max(1, round(share * len(contents))))]:
@@ -102,11 +113,14 @@ def split_data(
     seed: int,
     group: str | None = None,
     tell: Callable[[str], None] | None = None,
+    classes: Sequence[str] = (),
+    least: int | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Choose the training and the test data: separate splits, or two parts.
 
     Args:
         group: what must stay on one side; ``tell``: called with notes for the user.
+        classes: those that are used; all by default. ``least``: leave out those with fewer training images.
 
     Raises:
         DataError: no such split.
@@ -128,7 +142,8 @@ def split_data(
                 "--hold-out to use it. To divide one split anyway, set it with: -D "
                 "split=NAME"
             )
-        return random_split(data, share, seed, group=group, drawn=drawn, tell=tell)
+        used = choose_classes(data, classes) if classes else ()
+        return random_split(data, share, seed, group=group, drawn=drawn, tell=tell, classes=used, least=least)
     wanted = split or "train"
     # The number of training pictures of a chart is independent of the number of test pictures.
     more = {"n": DRAWN * len(data.labels)} if drawn else {}

@@ -16,11 +16,11 @@ from types import MappingProxyType
 from typing import Any
 
 from snellen._util.environment import peak_rss
-from snellen.errors import Interrupted, Stopped, reason_of
+from snellen.errors import BadOption, Interrupted, Stopped, reason_of
 from snellen.models.out_of_memory import is_out_of_memory
 from snellen.reports.training import TrainingWatch
 from snellen.tuning.recipes import part_of
-from snellen.tuning.trainer_settings import in_effect
+from snellen.tuning.trainer_settings import examples_in, in_effect
 
 __all__ = ["Pace", "TrainingWatch", "by_place", "last_checkpoint", "room", "run_stage"]
 
@@ -74,6 +74,7 @@ def run_stage(
 
     Raises:
         Stopped: not enough disk space or memory; existing checkpoints are kept.
+        BadOption: the trainer cannot do what an option asks for.
     """
     # Long: what is caught and filtered here belongs to one call.
     from transformers import PrinterCallback, TrainerState
@@ -102,7 +103,13 @@ def run_stage(
                 trainer.state = done
                 return trainer
             trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except ImportError as error:
+        raise BadOption(
+            f"-T: the trainer needs a package that is not installed ({reason_of(error)})."
+        ) from error
     except Exception as error:
+        if type(error).__module__.partition(".")[0] in how["args"].report_to:
+            raise BadOption(f"-T report_to={type(error).__module__}: {reason_of(error)}") from error
         if not is_out_of_memory(error):
             raise
         raise Stopped(
@@ -217,7 +224,8 @@ class Pace:
         numbers = in_effect(trainer.args, examples)
         if self._steps:
             peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_rss()
-            speed = numbers["batch"] * self._steps / self._seconds
+            done = trainer.state.global_step
+            speed = examples_in(trainer.args, examples, done - self._steps, done) / self._seconds
             numbers |= {"examples_per_second": round(speed, 3), "peak_memory_bytes": float(peak)}
         if trainer.args.load_best_model_at_end and trainer.state.best_global_step:
             numbers["kept_step"] = trainer.state.best_global_step

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import BadOption, did_you_mean, reason_of, require
@@ -14,7 +16,7 @@ from snellen.errors import BadOption, did_you_mean, reason_of, require
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["in_effect", "read_settings", "settings"]
+__all__ = ["checked", "examples_in", "in_effect", "read_settings", "settings"]
 
 #: Smaller models use ten times the learning rate.
 SMALL = 10_000_000
@@ -89,29 +91,45 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
             values[key], flags[key] = _number(yaml.safe_load(value)), "-T"
         except yaml.YAMLError as error:
             raise BadOption(f"-T {key}={value!r} is not allowed; write the value as in YAML.") from error
-    if values:
-        trl: Any = require("trl", "tune", "Fine-tuning")
-        hints = typing.get_type_hints(trl.SFTConfig)
-        if values.get("max_steps") == -1:  # as TRL writes "not set"
-            del values["max_steps"]
-        for key, value in values.items():
-            flag = flags[key]
-            if key.startswith("hub_"):
-                raise BadOption(f"{flag} {key} is not allowed; use --push-to-hub.")
-            if key in DECIDED:
-                raise BadOption(f"{flag} {key} is not allowed; use {DECIDED[key]}.")
-            if key in WITHOUT_EFFECT:
-                raise BadOption(f"{flag} {key} has no effect here: {WITHOUT_EFFECT[key]}. Omit it.")
-            if key not in hints and key not in CHECKPOINTING:
-                raise BadOption(
-                    f"{flag} {key}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} Common "
-                    "options: learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
-                    "gradient_accumulation_steps."
-                )
-            values[key] = _fitting(f"{flag} {key}", value, hints.get(key))
-            least = LEAST.get(key)
-            if least is not None and values[key] is not None and not values[key] >= least:
-                raise BadOption(f"{flag} {key}={value!r} is not allowed; allowed: {least} or more.")
+    return checked(values, flags)
+
+
+def checked(given: Mapping[str, Any], flags: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Return options of ``SFTConfig`` with values of their types, without those that mean "not set".
+
+    Args:
+        flags: where each was set, for messages; by default, in ``settings``.
+
+    Raises:
+        BadOption: an option that SFTConfig does not have, that is set elsewhere, or that has no effect here;
+            a value of another type.
+        MissingExtra: trl is not installed.
+    """
+    values = {key: _number(value) for key, value in given.items()}
+    if not values:
+        return values
+    trl: Any = require("trl", "tune", "Fine-tuning")
+    hints = typing.get_type_hints(trl.SFTConfig)
+    if values.get("max_steps") == -1:  # as TRL writes "not set"
+        del values["max_steps"]
+    for key, value in values.items():
+        where = f"{flags.get(key, 'settings:')} {key}"
+        if key.startswith("hub_"):
+            raise BadOption(f"{where} is not allowed; use --push-to-hub.")
+        if key in DECIDED:
+            raise BadOption(f"{where} is not allowed; use {DECIDED[key]}.")
+        if key in WITHOUT_EFFECT:
+            raise BadOption(f"{where} has no effect here: {WITHOUT_EFFECT[key]}. Omit it.")
+        if key not in hints and key not in CHECKPOINTING:
+            raise BadOption(
+                f"{where}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} Common "
+                "options: learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
+                "gradient_accumulation_steps."
+            )
+        values[key] = _fitting(where, value, hints.get(key))
+        least = LEAST.get(key)
+        if least is not None and values[key] is not None and not values[key] >= least:
+            raise BadOption(f"{where}={value!r} is not allowed; allowed: {least} or more.")
     return values
 
 
@@ -121,6 +139,8 @@ def _fitting(where: str, value: Any, hint: Any) -> Any:
     Raises:
         BadOption: it does not fit.
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadOption(f"{where}={value!r} is not allowed; allowed: finite numbers.")
     kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
     if value is None or not kinds or any(kind not in (bool, int, float, str) for kind in kinds):
         return value
@@ -206,7 +226,7 @@ def settings(
         )
     try:
         return SFTConfig(output_dir=str(folder), seed=seed, **{**timed, **merged})
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError, ImportError) as error:
         raise BadOption(f"-T: trl rejects this configuration ({reason_of(error)}).") from error
 
 
@@ -237,13 +257,32 @@ def _usual(
 
 def in_effect(config: Any, examples: int) -> dict[str, float]:
     """Return the effective numbers of a stage's training."""
-    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    rows *= int(os.environ.get("WORLD_SIZE", "1"))
     return {
         "examples": examples,
         "steps": config.max_steps,
-        "batch": rows,
-        "epochs": round(config.max_steps * rows / examples, 2),
+        "batch": _batch(config),
+        "epochs": round(config.max_steps / _steps_of_epoch(config, examples), 2),
         "learning_rate": config.learning_rate,
         "bf16": float(config.bf16),
     }
+
+
+def examples_in(config: Any, examples: int, begin: int, end: int) -> int:
+    """Return how many examples the steps from one to another read; the last step of an epoch reads fewer."""
+
+    def until(step: int) -> int:
+        epochs, more = divmod(step, _steps_of_epoch(config, examples))
+        return epochs * examples + min(examples, more * _batch(config))
+
+    return until(end) - until(begin)
+
+
+def _batch(config: Any) -> int:
+    """Return the examples of a full step."""
+    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    return int(rows * int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _steps_of_epoch(config: Any, examples: int) -> int:
+    batch = _batch(config)
+    return max(1, examples // batch if config.dataloader_drop_last else -(-examples // batch))

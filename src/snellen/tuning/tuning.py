@@ -65,7 +65,7 @@ class Tuning(TuningConfig):
         )
 
 
-def tune(*, model: str, data: str, out: Path | str, **options: Any) -> TunedModel | None:
+def tune(*, model: str, data: str | Path, out: Path | str, **options: Any) -> TunedModel | None:
     """Fine-tune a model on your images and evaluate it on the same samples before and after.
 
     Rerunning resumes from the last checkpoint.
@@ -94,4 +94,5 @@ def tune(*, model: str, data: str, out: Path | str, **options: Any) -> TunedMode
                 f"tune() has no option {name!r}.{did_you_mean(name, known)} "
                 f"Its options: {', '.join(sorted(known))}."
             )
-    return Tuning(model=model, data=data, out=Path(out), **options).run()
+    named = f"folder:{data}" if isinstance(data, Path) else data
+    return Tuning(model=model, data=named, out=Path(out), **options).run()

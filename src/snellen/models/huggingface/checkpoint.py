@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,10 @@ from snellen.models.huggingface.recorded import recorded
 from snellen.models.out_of_memory import OutOfMemory, is_out_of_memory
 
 __all__ = ["Checkpoint", "hash_folder"]
+
+#: Held while weights are read: transformers and torch then replace functions of the whole process, which two
+#: threads would not find again as they were.
+LOADING = threading.RLock()
 
 #: Files of a local checkpoint that can change an answer.
 _HASHED = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
@@ -208,10 +213,11 @@ class Checkpoint:
             options["device_map"] = self.device  # without a copy in main memory
         if self.device_map is not None:
             options["device_map"] = self.device_map
-        model = self._pretrained(auto_class.from_pretrained, "model", **options)
-        if self.adapter is not None:
-            model = self._merged(model)
-        return (model if "device_map" in options else model.to(self.device)).eval()
+        with LOADING:
+            model = self._pretrained(auto_class.from_pretrained, "model", **options)
+            if self.adapter is not None:
+                model = self._merged(model)
+            return (model if "device_map" in options else model.to(self.device)).eval()
 
     def quantized(self) -> dict[str, Any]:
         """Return bitsandbytes' options. In 4 bits as in QLoRA (Dettmers et al., arXiv 2305.14314): normal
