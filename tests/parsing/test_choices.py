@@ -36,13 +36,14 @@ The answer is B because A is a cat. | I cannot see it clearly, but the answer is
 选B
 <think>A or C?</think>B | <|begin_of_box|>B<|end_of_box|> | B</s> | B<|im_end|> | ASSISTANT: B
 <answer>B</answer>
+The answer is A. No wait, the answer is B. | The answer is A. I made a mistake; it should be B.
 dog | Dog. | A dog | The dog | It is a dog. | It is not a cat but a dog. | **a dog** | Answer: a dog
 """
 #: None of them says which.
 SAY_NOTHING = r"""
 A or B | A, B | (A) and (B) | Both A and B | none of the above | E | The answer is E. | I | hm | Z
 A animal is shown
-B. cat | The answer is A. No wait, the answer is B. | The answer is A. The answer is B. | cat or dog
+B. cat | The answer is A. The answer is B. | cat or dog
 Option A is incorrect. | Option A seems wrong. | Option A can be ruled out.
 We can eliminate option A. | eliminate (A)
 (A) is incorrect. | **A** is wrong | Rule out **A**. | The wrong answer is A.
@@ -58,7 +59,9 @@ def cases(block: str) -> list[str]:
     return [case.strip() for line in block.strip().splitlines() for case in line.split(" | ")]
 
 
-@pytest.mark.parametrize("text", [*cases(SAY_B), "Answer:\nB", "### Answer\nB", "\ufeffB", "B\n"])
+@pytest.mark.parametrize(
+    "text", [*cases(SAY_B), "Answer:\nB", "Answer: A\n\nCorrection: B", "### Answer\nB", "\ufeffB", "B\n"]
+)
 def test_letters_in_every_dressing(text):
     assert parse_choice(text, ANIMALS) == 1
 

@@ -7,6 +7,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 
+from snellen.parsing.formulas import cut_from_a_number, formula
 from snellen.parsing.labels import affirmed_labels, parse_label
 from snellen.parsing.letters import stated
 from snellen.parsing.lists import LOOSE, NEGATIVE, listed
@@ -108,6 +109,11 @@ _IS_RIGHT = re.compile(
     r"(?:^|\bso\s+|\boption\s+)[(\[*\"']{0,4}([A-Z])[)\]*\"']{0,4}\s+is\s+(?:the\s+)?(?:correct|right|best|answer|true)\b",
     re.I,
 )
+#: What takes back the answer before it.
+_CORRECTS = re.compile(
+    r"(?i:\b(?:no,?\swait|wait|correction|scratch\sthat|my\smistake|made\sa\smistake|(?:sorry,?\s)?I\smeant"
+    r"|edit|hold\son|on\scloser\s(?:inspection|look)|no,\ssorry|hmm,?\sno|(?<=\.\.)\s?no|but\snow|on\ssecond\sthought|looking\s(?:again|more\sclosely|closer)|let\sme\s(?:correct|reconsider|re-?check|re-?think|re-?examine))\b)"
+)
 #: The first part of a text that has a second part.
 _FIRST = re.compile(r"(.{0,80}?[A-Z][)\]*\"']{0,4})[.,]\s", re.S)
 _AN_OPTION = re.compile(r"(?i:\boption\s+)[(\[*\"']{0,4}([A-Z])\b(?!['’])")
@@ -121,7 +127,7 @@ class _Reader:
         self.distinct = tuple(option for option in options if options.count(option) == 1)
         self.texts = {" ".join(option.casefold().split()).rstrip("."): option for option in self.distinct}
 
-        formulas = [_formula(option) for option in self.distinct]
+        formulas = [formula(option) for option in self.distinct]
         self.formulas = {
             key: option
             for key, option in zip(formulas, self.distinct, strict=True)
@@ -133,6 +139,8 @@ class _Reader:
         text = unicodedata.normalize("NFKC", plain(text)).strip()
         if not truncated and (exact := self._exact(text)) is not None:
             return ParsedAnswer(exact, "whole")
+        if not self.multi_query and not truncated and (corrected := self._corrected(text)) is not None:
+            return corrected
         if self.multi_query and not truncated and (places := listed(text, len(self.options))) is not None:
             return ParsedAnswer(places, "list")
         if not truncated and (found := self._stated(text)) is not None:
@@ -164,10 +172,23 @@ class _Reader:
             return ParsedAnswer(self._by_text(first[0] if first else "", text, truncated), "text")
         return ParsedAnswer(self._by_text(text, text, truncated), "text")
 
+    def _corrected(self, text: str) -> ParsedAnswer[tuple[int, ...]] | None:
+        """Return the answer that takes back another one before it, or that none is left; None if nothing is
+        taken back.
+        """
+        *_, last = [None, *_CORRECTS.finditer(text)]
+        if last is None or not _loose(text[: last.start()]) or not _loose(text[last.end() :]):
+            return None
+        said = self.read(text[last.end() :].lstrip(" ,.:;—–-*"), truncated=False)
+        if not isinstance(said.value, ParseFailure):
+            return said
+        several = len(set(_loose(text))) > 1
+        return ParsedAnswer(ParseFailure("takes back its answer")) if several else None
+
     def _exact(self, text: str) -> tuple[int, ...] | None:
         """Return the option with exactly this text; a single letter means the option's letter."""
         option = self.texts.get(" ".join(text.casefold().strip(" *\"'`\n").split()).rstrip("."))
-        option = option or self.formulas.get(_formula(text))
+        option = option or self.formulas.get(formula(text))
         letter = len(text.strip(" *\"'`.()[]\n")) < 2
         return None if option is None or letter else (self.options.index(option),)
 
@@ -186,6 +207,11 @@ class _Reader:
             return None
         (letter, end), rule = found
         place = letters.index(letter)
+        before = tokens(text[max(0, end - 200) : end])
+        for other, option in enumerate(self.options):  # "sample A" may be option B
+            named = tokens(option)
+            if other != place and len(named) > 1 and len(named[-1]) == 1 and before[-len(named) :] == named:
+                return None
         rest = text[end:].split("\n", 1)[0][:400]
         others = (other for other in range(len(letters)) if other != place)
         return None if any(self._is(rest, other) for other in others) else (place, rule)
@@ -301,13 +327,9 @@ class _Reader:
                     if (match := pattern.search(said)) is not None and match[1].isupper():
                         places.add(LETTERS.index(match[1]))
         within = sorted(place for place in places if place < len(self.options))
-        if not within or (len(within) > 1 and not self.multi_query):
-            return (
-                None
-                if not within
-                else ParseFailure(f"names several options: {', '.join(LETTERS[i] for i in within)}")
-            )
-        return tuple(within)
+        if len(within) > 1 and not self.multi_query:
+            return ParseFailure(f"names several options: {', '.join(LETTERS[i] for i in within)}")
+        return tuple(within) or None
 
     def _by_text(self, within: str, text: str, truncated: bool) -> tuple[int, ...] | ParseFailure:
         """Return the option whose text an answer names, in the same way as class names."""
@@ -320,7 +342,7 @@ class _Reader:
             others = {LETTERS.index(letter) for letter in (*_loose(around), *_AN_OPTION.findall(around))}
             if (others & set(range(len(self.options)))) - {place} and len(tokens(said)) < len(tokens(within)):
                 return ParseFailure("the text of one option, and the letter of another")
-            if _cut_from_a_number(said, within):
+            if cut_from_a_number(said, within):
                 return ParseFailure("names no option, but a number that holds one")
             return (place,)
         if said.reason.startswith("names several"):
@@ -343,18 +365,6 @@ class _Reader:
             return polar["yes" if said else "no"]
         others = [option for word, option in polar.items() if word not in ("yes", "no")]
         return parse_label(text, others, truncated=truncated) if others else said
-
-
-def _formula(text: str) -> str:
-    r"""Return a formula without the LaTeX around it: fractions as a/b, no spaces.
-
-    >>> _formula(r"\boxed{\dfrac{1}{3}}"), _formula(r"$\frac13$"), _formula("1/3.")
-    ('1/3', '1/3', '1/3')
-    """
-    text = re.sub(r"\\boxed\s?\{(.*)\}", r"\1", text[:400].strip(" $*`\n").rstrip("."))
-    text = re.sub(r"\\(?:left|right|displaystyle|[,;!:])|[$\s]", "", text)
-    text = re.sub(r"\\[dt]?frac(?:\{([^{}]*)\}\{([^{}]*)\}|(\d)(\d))", r"\1\3/\2\4", text)
-    return text.replace("\\cdot", "*").replace("\\times", "*").casefold()
 
 
 def _undressed(text: str) -> str:
@@ -385,13 +395,3 @@ def _letters(text: str) -> str:
 
 def _loose(text: str) -> list[str]:
     return LOOSE.findall(text[:2000])
-
-
-def _cut_from_a_number(option: str, text: str) -> bool:
-    """Return whether an option with a number in it only occurs inside another number: 3 in -3, 5 in 5.5."""
-    if not re.search(r"\d", option):
-        return False
-    unbroken = rf"(?<![\w.,^/−-]){re.escape(option.casefold())}(?![\w^/%]|[.,]\d)"
-    loose = rf"(?<![\w.,^/−]){re.escape(option.casefold())}(?![\w^/%]|[.,]\d)"
-    pattern = loose if option.strip().startswith("-") else unbroken
-    return re.search(pattern, unicodedata.normalize("NFKC", text).casefold()) is None

@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
 
+from snellen.parsing.negation import SIGNS_AGAINST, VERBS, Mention, affirmed
 from snellen.parsing.plurals import other_numbers
-from snellen.parsing.scripts import Splitter, negates
+from snellen.parsing.scripts import Splitter
 from snellen.parsing.text import (
     ParsedAnswer,
     ParseFailure,
     Token,
     capped,
-    ends_clause,
     failure,
     marked,
     normalize,
@@ -23,16 +22,9 @@ from snellen.parsing.text import (
     tokenize,
     tokens,
 )
+from snellen.parsing.yes_no import read_yes_no
 
 __all__ = ["affirmed_labels", "parse_label", "read_label"]
-
-
-class Mention(NamedTuple):
-    """A run of tokens [first, last] that is a form of these labels (several if they share the form)."""
-
-    first: int
-    last: int
-    labels: frozenset[str]
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────
@@ -158,7 +150,7 @@ def _is_article(normal: str, words: list[Token], i: int) -> bool:
         return False
     follows = words[i + 1]
     adjacent = normal[words[i].end : follows.start] in (" ", "'")
-    return adjacent and (word == "i" or follows.word not in _VERBS)
+    return adjacent and (word == "i" or follows.word not in VERBS)
 
 
 def _within_compound(normal: str, words: list[Token], mention: Mention) -> bool:
@@ -183,89 +175,6 @@ def _variants(form: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 @lru_cache(maxsize=64)
 def _vocabulary(labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, ...]], ...]) -> _Vocabulary:
     return _Vocabulary(labels, synonyms)
-
-
-# ── negation ────────────────────────────────────────────────────────────────────────────────────────
-
-_CUES = frozenset(
-    "not no never neither nor without except excluding unlike lack lacks lacking fails hardly absence "
-    "mistaken confused kein keine keinen nicht pas não не bukan tidak không".split()
-)
-_CUE_PAIRS = {
-    ("anything", "but"),
-    ("rather", "than"),
-    ("instead", "of"),
-    ("other", "than"),
-    ("opposed", "to"),
-}
-#: Phrases in which a cue does not negate.
-_SAYINGS = {
-    ("no", "doubt"),
-    ("no", "question"),
-    ("not", "only"),
-    ("not", "just"),
-    ("not", "merely"),
-    ("without", "doubt"),
-    ("without", "question"),
-    ("none", "other"),
-}
-_TURNS = frozenset("but however sondern mais mas ma pero а tapi melainkan mà sino".split())
-_VERBS = frozenset("is are was were does do did can could would should has have".split())
-
-
-def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[Mention]:
-    """Return the mentions that no cue negates, before them in their clause or right after them."""
-    within = {i for m in mentions for i in range(m.first, m.last + 1)}
-    lists = _list_ends(normal, words)
-    negated_from: set[int] = set()
-    negative = False
-    for i, token in enumerate(words):
-        follows = words[i + 1].word if i + 1 < len(words) else ""
-        gap = normal[words[i - 1].end : token.start] if i else ""
-        if ends_clause(gap) or (token.word in _TURNS and i not in within):
-            # The last item of a list follows its "or".
-            negative = negative and gap.strip() == "," and (lists[i] or token.word in ("or", "nor"))
-        if i not in within:
-            after = words[i - 1].word if i else ""
-            pair = (after, token.word) in _CUE_PAIRS and words[max(0, i - 2)].word not in ("none", "no")
-            cue = token.word in _CUES or pair
-            saying = (token.word, follows) in _SAYINGS and i + 1 not in within
-            negative = negative or (cue and not saying)
-        if negative:
-            negated_from.add(i)
-    return [
-        m
-        for m in mentions
-        if m.first not in negated_from
-        and not _denied(normal, words, m)
-        and not negates(normal, words[m.first].start, words[m.last].end)
-    ]
-
-
-def _list_ends(normal: str, words: list[Token]) -> list[bool]:
-    """Return for each word whether an "or" follows before its sentence ends, as in "not a cat, dog, or
-    bird".
-    """
-    ends = [False] * len(words)
-    for i in range(len(words) - 2, -1, -1):
-        gap = normal[words[i].end : words[i + 1].start]
-        if not ends_clause(gap.replace(",", "")):
-            ends[i] = ends[i + 1] or words[i + 1].word in ("or", "nor")
-    return ends
-
-
-def _denied(normal: str, words: list[Token], mention: Mention) -> bool:
-    """Match "The cat is not there", "the cat is clearly not there", "cat: no", "Cat? Not at all."."""
-    rest = [word.word for word in words[mention.last + 1 : mention.last + 4]]
-    if not rest:
-        return False
-    gap = normal[words[mention.last].end : words[mention.last + 1].start]
-    if rest[0] in ("no", "false") or rest[:2] == ["not", "at"]:
-        return bool(re.search(r"[:?=]|\s[-\u2013\u2014]\s", gap))
-    if ends_clause(gap) or rest[0] not in _VERBS:
-        return False
-    after = rest[2:] if len(rest) > 2 and rest[1].endswith("ly") else rest[1:]
-    return bool(after) and after[0] in ("not", "absent", "never", "incorrect", "wrong")
 
 
 # ── answers ─────────────────────────────────────────────────────────────────────────────────────────
@@ -321,21 +230,26 @@ def read_label(
         words = words[:-1]
     if not truncated:
         exact = vocabulary.exact.get(_squeeze(text))
-        if not exact and vocabulary.together(normal, words):
+        if not exact and vocabulary.together(normal, words) and not SIGNS_AGAINST.search(text):
             exact = vocabulary.squeezed.get(_bare(words))
         if exact and len(exact) == 1:
             return ParsedAnswer(next(iter(exact)), "whole")
+    if sorted(map(str.casefold, labels)) == ["no", "yes"]:  # "I have no idea" is no no
+        said = read_yes_no(text, truncated=truncated)
+        if isinstance(said.value, ParseFailure):
+            return ParsedAnswer(said.value)
+        return ParsedAnswer(next(x for x in labels if (x.casefold() == "yes") == said.value), said.rule)
     mentions = vocabulary.mentions(normal, words)
     if cut and mentions and mentions[-1].last == len(words) - 1:
         last = mentions[-1]
         if vocabulary.goes_on(tuple(t.word for t in words[last.first :])):
             mentions = mentions[:-1]
-    affirmed = _affirmed(normal, words, mentions)
+    named_here = affirmed(normal, words, mentions)
     stretches = marked(normal, words)
     if stretches:  # then text elsewhere is not an answer, and if the marked part names no class, nothing does
         inside = {i for stretch in stretches for i in stretch}
-        affirmed = [m for m in affirmed if m.first in inside and m.last in inside]
-    named = {m.labels for m in affirmed}
+        named_here = [m for m in named_here if m.first in inside and m.last in inside]
+    named = {m.labels for m in named_here}
     if len(named) == 1 and len(only := next(iter(named))) == 1:
         return ParsedAnswer(next(iter(only)), "marked" if stretches else "named")
     several = sorted({label for group in named for label in group})
@@ -352,7 +266,7 @@ def affirmed_labels(text: str, labels: Iterable[str]) -> set[str] | None:
     vocabulary = _vocabulary(tuple(labels), ())
     normal = normalize(text)
     words = vocabulary.splitter.split(tokenize(normal))
-    named = {mention.labels for mention in _affirmed(normal, words, vocabulary.mentions(normal, words))}
+    named = {mention.labels for mention in affirmed(normal, words, vocabulary.mentions(normal, words))}
     return None if any(len(owners) > 1 for owners in named) else {next(iter(owners)) for owners in named}
 
 

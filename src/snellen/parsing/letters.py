@@ -71,8 +71,13 @@ def _rule(pattern: str, *, against: bool = True) -> Callable[[str], Iterator[Pla
 
     def find(text: str) -> Iterator[Place]:
         for match in _near_letters(compiled, text):
-            before = text[max(0, match.start() - 80) : match.start()]
-            if not against or not (_AGAINST.search(before) or _AGAINST.search(_within(match))):
+            before, within = text[max(0, match.start() - 80) : match.start()], _within(match)
+            # "A es incorrecta, B es correcta" is two clauses.
+            wrong = match[0][0] not in ".,;:!\n。" and _CALLS_WRONG.search(before)
+            refused = (
+                wrong or _AGAINST.search(before) or _AGAINST.search(within) or _CALLS_WRONG.search(within)
+            )
+            if not against or not refused:
                 yield match["letter"].upper(), match.end("letter")
 
     return find
@@ -134,6 +139,11 @@ def _within(match: re.Match[str]) -> str:
 
 
 _NEGATES = any_of("negates")
+#: Wrong, in other languages.
+_WRONG = (
+    r"(?:(?i:\b(?:incorrect[ao]s?|equivocad[ao]|fals[ao]|falsche?[nrs]?|faux|fausse|mauvaise|errat[ao]|sbagliat[ao]|errad[ao]"
+    r"|incorret[ao]|неправильн\w*|неверн\w*|yanlış|salah|sai)\b)|错误|錯誤|誤|不正|오답|틀린|خاطئ|間違|غير|خطأ|गलत|ผิด)"
+)
 #: What turns a statement round, in the same clause before it.
 _AGAINST = re.compile(
     r"(?i:\b(?:not|never|cannot|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect|unlikely"
@@ -143,6 +153,7 @@ _AGAINST = re.compile(
     r"|\b[Ii]f\b(?!\s(?:I|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$"
     rf"|{_NEGATES}[^.!?,;。।\n]{{0,24}}$"
 )
+_CALLS_WRONG = re.compile(rf"{_WRONG}[^.!?,;。\n]{{0,60}}$|오$")
 #: A capital that is no word: "A man", "I see", "E la risposta".
 _ALONE = re.compile(_LETTER.replace("[A-Z]", r"[B-DF-HJ-NP-Z]|[AEIO](?!\s+[a-zà-ÿ])"))
 #: A line with nothing but a letter, and a line of a list with a check mark.
@@ -219,7 +230,7 @@ _FITS = r"(?:fits|matches|describes|answers|suits|is\s+supported|works|correspon
 _CHOOSES = any_of("chooses")
 #: Who chooses or thinks, behind the letter.
 _CHOSEN = (
-    r"(?:\s(?:wählen|nehmen|entscheiden|चुन)|['’]?(?:y[ıiuü]|[ıiuü])?\s(?:seçer|seçiyor|tercih)|を(?:選|えら)"
+    r"(?:\s(?:wählen|nehmen|entscheiden|चुन)|['’]?(?:y[ıiuü]|[ıiuü])?\s(?:seçer|seçiyor|tercih)|を(?:選|えら)(?!び?ません|ばない)"
     r"|だと(?:思|考え)|[을를]\s?(?:선택|고르)|라고\s?생각(?!했)|번(?:입니다|이다|$))"
 )
 #: "Not A but B", with the negation before or behind the letter that is not meant.
@@ -294,7 +305,7 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
     "ordinal": _ordinal,
     "closing": _rule(
         rf"(?i:\b(?:only|say|think|choose|pick|select|selecting|go with|guess|likely|finally|leaves|leaving"
-        rf"|has to be|it['’]s|it\sis|so|thus|hence|therefore))"
+        rf"|has to be|should\sbe|it['’]s|it\sis|so|thus|hence|therefore))"
         rf",?\s{{1,3}}(?:{_OPTION}\s{{1,3}})?{_OPEN}{_LETTER}{_CLOSE}\s{{0,4}}[.!]?\s{{0,8}}$"
     ),
 }

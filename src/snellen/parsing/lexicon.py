@@ -44,8 +44,8 @@ LANGUAGES = {
     "English": Language(
         closes=r"clearly|certainly|definitely|surely|(?:a|any|no)\sdoubt",
         remains=r"remains|remaining|left\swith",
-        recants=r"wait|on\ssecond\sthought|correction|scratch\sthat|let\sme\sre-?\w+|looking\sagain|my\smistake"
-        r"|actually",
+        recants=r"wait|on\ssecond\sthought|correction|scratch\sthat|let\sme\sre-?\w+|looking\s(?:again|more\sclosely|closer)"
+        r"|my\smistake|(?:made\sa|was\sa)\smistake|I\smeant|actually",
     ),
     "Arabic": Language(
         spaced=False,
@@ -55,7 +55,7 @@ LANGUAGES = {
         chooses=r"أختار|أعتقد\sأن(?:ها|ه)?",
         closes="هي|هو|شك|أي",
         remains="يتبقى|يبقى",
-        negates="ليست?|استبعد",
+        negates="ليست?|غير|استبعد",
         but="بل",
         recants=r"انتظر|في\sالواقع|تصحيح",
     ),
@@ -133,7 +133,7 @@ LANGUAGES = {
         right="正しい|正解|適切",
         closes="は",
         remains="残る|残り",
-        negates="ない|除外",
+        negates="ない|ません|除外",
         recants="訂正|いや、|待って",
     ),
     "Korean": Language(
@@ -143,7 +143,7 @@ LANGUAGES = {
         right="정답|맞",
         closes="[은는]|므로",
         remains="남은|남는",
-        negates="아니|제외",
+        negates="아니|아닙|제외",
         recants="정정|다시 보니|잠깐",
     ),
     "Portuguese": Language(

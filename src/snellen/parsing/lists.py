@@ -12,7 +12,7 @@ __all__ = ["LOOSE", "NEGATIVE", "listed"]
 #: What rejects or doubts an option in the clause before it.
 NEGATIVE = re.compile(
     r"\b(?:not|never|neither|nor|cannot|wrong|incorrect|false|eliminat\w*|exclud\w*|rul(?:e|ed|ing)|least|worst|"
-    r"except|unlike|unless|all but|than|instead|if|either|or)\b|n['’]t\b",
+    r"except|unlike|unlikely|doubt|unless|all but|than|instead|if|either|or)\b|n['’]t\b",
     re.I,
 )
 #: A letter that means an option anywhere; "A" before a lower-case word is an article, "I" a pronoun.

@@ -114,7 +114,7 @@ def _bare_arabic(word: str) -> str:
 _BEFORE = re.compile(
     r"(?:不是|不像|没有|沒有|并非|並非|不存在|ไม่ใช่|ไม่มี|ليس|ليست|ليس هذا|لا توجد|لا يوجد)[^.,;:!?。\n]{0,6}$"
 )
-_BEHIND = re.compile(r"\s?(?:ではな|じゃな|ではあり|でもな|(?:이|가|은|는)\s?아니|नहीं|değil)")
+_BEHIND = re.compile(r"\s?(?:ではな|じゃな|ではあり|でもな|(?:이|가|은|는)\s?아[니닙닌]|नहीं|değil)")
 
 
 def negates(normal: str, start: int, end: int) -> bool:

@@ -118,17 +118,28 @@ def _json(text: str) -> str | None:
     return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-_NUMERAL = re.compile(r"(?<![\w.,])[-−$€£]?\d(?:[\d,.]*\d)?%?(?![\w])")
+_SCALE = r"(?:hundred|thousand|million|billion|trillion|dozen)"
+_SIGNED = r"(?:\b(?:minus|negative)\s)?"
+#: A number with all that makes it this number: its sign, and thousands or millions.
+_NUMERAL = re.compile(
+    rf"{_SIGNED}(?<![\w.,])[-−$€£]?\d(?:[\d,.]*\d)?(?:%|(?:[KMB]|bn)\b|\s{_SCALE}\b)?(?![\w])"
+)
 _NUMBER_WORD = re.compile(
-    r"\b(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|"
-    r"seventeen|eighteen|nineteen|twenty)\b",
+    rf"{_SIGNED}\b(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[-\s](?:one|two|three|four|five|six|"
+    r"seven|eight|nine))?|zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
+    rf"|sixteen|seventeen|eighteen|nineteen|one(?=[-\s]{_SCALE}))(?:[-\s]{_SCALE})?\b",
+    re.I,
+)
+#: What makes a number a bound of another one.
+_BOUNDS = re.compile(
+    r"\b(?:not|n['’]t|or|between|than|at\s(?:least|most)|over|under|up\sto|below|above|minimum|maximum)\b|[=/\\^]",
     re.I,
 )
 
 
 def _only_number(text: str) -> str | None:
     """Return the only number of a sentence: "There are three birds on the wire."."""
-    if len(text) > 200 or re.search(r"\b(?:not|n['’]t|or|between|than)\b|[=/\\^]", text):
+    if len(text) > 200 or _BOUNDS.search(text):
         return None
     found = _NUMERAL.findall(text) + _NUMBER_WORD.findall(text)
     if not found and re.match(r"(?:there\s(?:is|are)\s)?no\s\w+", text, re.I):
@@ -175,7 +186,7 @@ _PICTURE = (
     r"(?:image|picture|photo|photograph|chart|graph|figure|document|table|diagram|scene|sign|map|page)"
 )
 _BEFORE = (
-    r"(?:(?:so|thus|therefore|hence|well|ok|okay|yes),?\s)?"
+    r"(?:(?:so|thus|therefore|hence|well|ok|okay),?\s)?"
     rf"(?:(?:according\sto|based\son|from|in|looking\sat|as\sshown\sin|as\sseen\sin)\s(?:{_PICTURE}|the\s\w+),?\s)?"
     r"(?:i\s(?:think|believe|guess|would\ssay)\s|i['’]d\ssay\s|it\s(?:seems|appears)\s)?(?:that\s)?"
 )

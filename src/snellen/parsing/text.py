@@ -233,7 +233,10 @@ _MARKER = re.compile(
 )
 #: Words before a marker that negate it.
 _AGAINST = re.compile(
-    r"(?:\bnot\b|n't\b|\bnever\b|\bwrong\b|\bincorrect\b|\bleast\b|\bworst\b|\bif\b)[^.!?\n,;]{0,24}$"
+    r"(?:\bnot\b|n't\b|\bnever\b|\bwrong\b|\bincorrect\b|\bleast\b|\bworst\b|\bif\b|\bobvious\b|\btempting\b)"
+    r"[^.!?\n,;]{0,24}$"
+    r"|\b(?:doubt|(?:might|may|could|would)\s(?:\w{1,12}\s)?(?:think|say|guess|assume|expect))\b[^.!?\n,;]{0,40}$"
+    r"|\bif\b(?!\s(?:i|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$|[不别勿非](?:能|要|会|可|应)?$|(?:错误|錯誤|不正确|不正確|误|誤)的?$"
 )
 #: Of an answer with endless markers, this many are read: the last ones.
 MARKERS = 20
@@ -265,6 +268,8 @@ def _spans(normal: str) -> list[tuple[int, int]]:
         following = matches[place + 1] if place + 1 < len(matches) else None
         start = marker.end() + len(normal[marker.end() :]) - len(normal[marker.end() :].lstrip(" \n\t:"))
         end = _end(normal, marker, start)
+        if "would be" in marker[0] and re.search(r"\bif\b", normal[start:end]):
+            continue
         if following is not None and following.end() <= end:
             if not re.search(r"[.!?]\s", normal[start : following.start()]):
                 continue

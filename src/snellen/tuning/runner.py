@@ -182,8 +182,9 @@ class TuningRunner:
         ]
         if not new:
             return
-        names = [source.selection.name for source in self.plan.sources]
-        result = leaks([source.selection for source in self.plan.sources], new, self.config.watch)
+        selections = [source.selection for source in self.plan.sources]
+        names = [selection.name for selection in selections]
+        result = leaks(selections, new, self.config.watch)
         if result.identical and self.config.leaks != "allow":
             raise DataError(
                 f"{result.refusal(names)}. This training is finished; to train without them, use another -o"
@@ -336,17 +337,8 @@ class TuningRunner:
                 subject.close()
         watched = None
         if seen is not None:
-            watched = TrainingSet(
-                [
-                    Source(
-                        selection=seen,
-                        weight=1.0,
-                        train_format=self.config.train_format,
-                        seed=self.config.seed,
-                    )
-                ],
-                seed=self.config.seed,
-            )
+            source = Source(selection=seen, train_format=self.config.train_format, seed=self.config.seed)
+            watched = TrainingSet([source], seed=self.config.seed)
         return teach(
             subject,
             self.config.named_recipe,
