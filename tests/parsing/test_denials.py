@@ -22,13 +22,16 @@ def cases(block: str) -> list[str]:
 @pytest.mark.parametrize(
     "text",
     cases("""
-dog is ruled out | I rule out dog. | dog has been eliminated. | We can exclude dog. | I eliminated dog.
+dog is ruled out | I rule out dog. | dog has been eliminated. | We can exclude dog.
+I eliminated dog.
 dog ❌ | ❌ dog
 It's unlikely to be a dog. | I doubt it is a dog. | The wrong answer is dog
 The least likely class is dog. | ~~dog~~
-dog not present | dog: absent | dog: ✗ | - [ ] dog | dog (incorrect) | dog: none | dog absent | dog? nope
+dog not present | dog: absent | dog: ✗ | - [ ] dog | dog (incorrect) | dog: none | dog absent
+dog? nope
 dog: not present
-It looks like a dog, but it's not. | I thought it was a dog, but it isn't. | dog is the wrong answer.
+It looks like a dog, but it's not. | I thought it was a dog, but it isn't.
+dog is the wrong answer.
 dog seems wrong
 Aucun dog. | Nessun dog. | ohne dog | Здесь нет dog. | Dog yok. | The dog option can be ruled out.
 far from a dog
@@ -44,7 +47,8 @@ def test_a_class_that_is_denied(text):
     "text",
     cases(
         """
-No doubt it's a dog. | There is little doubt that it is a dog. | It is a dog, not a cat. | cat ❌, dog
+No doubt it's a dog. | There is little doubt that it is a dog. | It is a dog, not a cat.
+cat ❌, dog
 dog ✓
 Is it a dog? Yes, it is. | If I had to guess, dog. | Not a cat but a dog. | Respuesta: dog (no cat)
 The cat is ruled out, so it is a dog. | It can not be a cat. It must be a dog. | A dog is present.
@@ -91,7 +95,8 @@ def test_yes_and_no_as_classes(text, label):
     "text",
     [
         *cases("""
-Answer: A. Hmm, no: B | The answer is A. No, sorry, B. | The answer is A. I made a mistake; it should be B.
+Answer: A. Hmm, no: B | The answer is A. No, sorry, B.
+The answer is A. I made a mistake; it should be B.
 The answer is A. No wait, the answer is B. | The answer is A. Hold on. It's B.
 A es incorrecta, B es correcta. | A ist falsch, B ist richtig. | A неверно, B верно. | A错误，B正确
 """),
@@ -184,3 +189,33 @@ def test_yes_before_a_sentence_is_the_answer(text):
     found = parse_short(text)
     assert isinstance(found, str)
     assert exact_match(found, ["yes"]) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    cases("""
+Not London but Paris. | London? No, Paris. | London. Wait, no, Paris. | Paris, not London.
+Paris and not London
+Probably Paris. | Most likely Paris | Paris, I think. | Paris because the tower is visible.
+> Paris | # Paris
+Es ist Paris. | C'est Paris. | Es Paris. | È Paris. | Это Paris. | 这是Paris。 | これはParisです。
+이것은 Paris입니다.
+The picture depicts Paris. | Maybe Paris
+"""),
+)
+def test_an_answer_with_its_contrast_or_its_doubt(text):
+    found = parse_short(text)
+    assert isinstance(found, str)
+    assert exact_match(found, ["Paris"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("2e3", "2000", 1), ("2×10^3", "2000", 1), (r"2 \times 10^{3}", "2000", 1), ("2·10³", "2000", 1),
+        ("10^3", "1000", 1), ("1e-3", "0.001", 1), ("2e3", "23", 0), ("1990s", "1990", 0), ("x2", "x²", 0),
+        ("x^2", "x²", 1), ("5 m²", "5 m2", 1),
+    ],
+)  # fmt: skip
+def test_powers(answer, reference, right):
+    assert exact_match(answer, [reference]) == right

@@ -70,6 +70,15 @@ _AMOUNT = re.compile(
 )
 
 
+#: Raised signs, as they stand in a power.
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+#: Scientific notation: 2e3, 2×10^3, 2 \\times 10^{3}, 10^3.
+_POWER = re.compile(
+    r"(?P<factor>[-+]?\d[\d,.]{0,20})[eE](?P<e>[-+]?\d{1,3})"
+    r"|(?:(?P<factor_>[-+]?\d[\d,.]{0,20})\s?(?:[×x*·]|\\times|\\cdot)\s?)?10\s?\^\s?\{?(?P<ten>[-+]?\d{1,3})\}?"
+)
+
+
 def amounts(text: str) -> tuple[frozenset[float], str]:
     """Parse a number as people write one, with its unit: :func:`number`, the end of an equation, number
     words up to 99, thousands and millions. A percentage has two values, since people omit the sign. No
@@ -82,12 +91,22 @@ def amounts(text: str) -> tuple[frozenset[float], str]:
     """
     nothing: tuple[frozenset[float], str] = (frozenset(), "")
     # 5² is no 52, but m² is a unit; so is \\text{m}^2 in LaTeX.
-    text = re.sub(r"(?<=[a-zA-Z])(?:[²³]|\^\{?[23]\}?)", "", text[-200:]).replace("\\ ", " ").replace("$", "")
+    text = (
+        re.sub(r"(?<=[a-zA-Z])(?:[²³]|\^\{?[23]\}?)|(?<=\d\sm)[23]\b|(?<=\d\s[ckm]m)[23]\b", "", text[-200:])
+        .replace("\\ ", " ")
+        .replace("$", "")
+    )
     text = re.sub(r"\\d?frac\{([^{}]{1,20})\}\{([^{}]{1,20})\}", r"\1/\2", text)
+    text = re.sub(r"(?<=10)([⁰¹²³⁴-⁹⁻⁺]{1,4})(?=\W|$)", lambda found: f"^{found[0].translate(_RAISED)}", text)
     if any(unicodedata.category(c) == "No" for c in text):
         return nothing
     text = unicodedata.normalize("NFKC", " ".join(text.split())).replace("−", "-").rpartition("=")[2]
     text = re.sub(r"^\[(.*)\]$|^\((.*)\)$", r"\1\2", text.strip().strip("$").removesuffix(".").strip())
+    if (power := _POWER.fullmatch(text)) is not None:
+        factor = power["factor"] or power["factor_"]
+        mantissa = (number(factor) if factor else 1.0) or 0.0
+        exponent = int(power["e"] or power["ten"])
+        return (frozenset({mantissa * 10.0**exponent}), "") if abs(exponent) < 100 else nothing
     match = _AMOUNT.fullmatch(text.casefold())
     if match is None:
         return nothing
@@ -95,6 +114,8 @@ def amounts(text: str) -> tuple[frozenset[float], str]:
     if not _WORDS.keys().isdisjoint(unit.split()):
         return nothing
     written = match["value"]
+    if unit == "s" and re.fullmatch(r"\d{2}\d?0", written) and re.search(r"\ds$", text):
+        return nothing  # the 1990s are no year, and no seconds
     value = float(_WORDS[written]) if written in _WORDS else number(written)
     if value is None:
         return nothing
@@ -163,7 +184,7 @@ def _other_money(answer: str, reference: str) -> bool:
 _PLACE = re.compile(r"(?:to|on|in|at)\s+the\s+", re.I)
 _SPAN = re.compile(r"\s*(\d[\d,.]{0,20})\s?[-–—]\s?(\d[\d,.]{0,20})\s*")
 #: What tells one answer from another, other than letters and digits.
-_TELLING = frozenset("+#%/<>≤≥≠≈±")
+_TELLING = frozenset("+#%/<>≤≥≠≈±^")
 #: Comparisons as they are typed.
 _TYPED = {">=": "≥", "<=": "≤", "!=": "≠"}
 #: Names that people and charts abbreviate.
@@ -172,6 +193,7 @@ _ABBREVIATED = {"us": "unitedstates", "usa": "unitedstates", "uk": "unitedkingdo
 
 def _key(text: str) -> str:
     """Return the letters, digits and telling signs of a text; spaces only between digits."""
+    text = re.sub("[⁰¹²³⁴-⁹⁻⁺]{1,9}", lambda found: f"^{found[0].translate(_RAISED)}", text)
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("−", "-")
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     text = re.sub(r"(?:(?<=\s)|^)-(?=[\d.])|(?<=\w)-$", "minus", text.strip())

@@ -132,7 +132,7 @@ _NUMBER_WORD = re.compile(
 )
 #: What makes a number a bound of another one.
 _BOUNDS = re.compile(
-    r"\b(?:not|n['’]t|or|between|than|at\s(?:least|most)|over|under|up\sto|below|above|minimum|maximum)\b|[=/\\^]",
+    r"\b(?:not|n['’]t|or|between|than|at\s(?:least|most)|over|under|up\sto|below|above|minimum|maximum)\b|[=/\\^×·]|\d[eE][-+]?\d",
     re.I,
 )
 
@@ -189,6 +189,7 @@ _BEFORE = (
     r"(?:(?:so|thus|therefore|hence|well|ok|okay),?\s)?"
     rf"(?:(?:according\sto|based\son|from|in|looking\sat|as\sshown\sin|as\sseen\sin)\s(?:{_PICTURE}|the\s\w+),?\s)?"
     r"(?:i\s(?:think|believe|guess|would\ssay)\s|i['’]d\ssay\s|it\s(?:seems|appears)\s)?(?:that\s)?"
+    r"(?:(?:most\s)?(?:probably|likely)\s|maybe\s|perhaps\s)?"
 )
 _FRAMES = [
     re.compile(pattern, re.I | re.S)
@@ -205,6 +206,14 @@ _FRAMES = [
         r"|makes\sup|appears?\sto\sbe|seems?\sto\sbe|looks\slike|is|are|was|were)\s(?P<x>.+)",
         r"(?:it|this|that|they)\s(?:isn['’]t|is\snot|aren['’]t|are\snot)\s[^,.]{1,40},\s(?:but\s)?(?:it['’]s|it\sis|they\sare)?\s?"
         r"(?P<x>[^,.]{1,60})",
+        # What it is not: "Not London but Paris.", "Paris, not London."
+        r"not\s[^,.\n]{1,40}?,?\sbut\s(?P<x>[^,.\n]{1,60})",
+        r"(?P<x>[^,\n]{1,60}?)(?:,|\sand|,\sand)\s(?:not|rather\sthan)\s[^,.\n]{1,60}",
+        r"(?:(?:most\s)?(?:probably|likely)|maybe|perhaps)\s(?P<x>[^\n]{1,60})",
+        r"(?P<x>[^,\n]{1,60}),\si\s(?:think|believe|guess|would\ssay)",
+        r"(?P<x>[^,(\n]{1,60}?)\s(?:\((?:because|since|as)\s[^\n]{1,160}\)|because\s[^\n]{1,160})",
+        rf"(?P<x>(?:an?|the|some)\s[^,.\n]{{1,60}}?)\s(?:is|are)\s(?:shown|depicted|pictured)(?:\s(?:in|on)\s{_PICTURE})?",
+        rf"{_PICTURE}\s(?:depicts|displays)\s(?P<x>[^\n]{{1,100}})",
         r"(?P<x>yes|no),\s[^\n]{1,160}",
         rf"{_BEFORE}(?:i\s(?:can\s)?see|we\s(?:can\s)?see|there\s(?:is|are)|{_PICTURE}\s(?:shows|contains))\s"
         rf"(?P<x>.{{1,200}}?)(?:\s(?:in|on)\s{_PICTURE})",
@@ -216,6 +225,10 @@ _FRAMES = [
         r"(?:la\s)?(?:respuesta|réponse|risposta|resposta)(?:\scorrect[ae]|\scorretta)?\s(?:es|est|è|é)\s(?P<x>.+)",
         r"a\sresposta\sé\s(?P<x>.+)",
         r"die\santwort\s(?:ist|lautet)\s(?P<x>.+)",
+        r"(?:es\sist|das\sist|c['’]est|esto\ses|es(?!\s(?:sind|war|gibt|hat|handelt|sieht|kann|scheint|wird|zeigt|befind|steht|liegt))|è|é|это|het\sis|det\sär|to\sjest)\s(?P<x>[^\n]{1,60})",
+        r"(?:这是|這是)(?P<x>[^\n]{1,60})",
+        r"(?:これは|それは)(?P<x>[^\n]{1,60}?)(?:です|だ)",
+        r"(?:이것은|그것은)\s?(?P<x>[^\n]{1,60}?)(?:입니다|이다)",
         r"(?:答えは|正解は)(?P<x>.+?)(?:です|だ)?",
         r"(?:答案|答案应该)是(?P<x>.+)",
         r"(?:정답은|답은)\s?(?P<x>.+?)(?:입니다|이다)?",
@@ -230,6 +243,11 @@ _THEN = re.compile(
 )
 
 
+#: "London? No, Paris."
+_INSTEAD = re.compile(
+    r"[^,.?!\n]{1,60}[.?!]\s(?:wait,?\s)?(?:no|actually),\s(?:it(?:['’]s|\sis)\s)?(?P<x>[^,.?!\n]{1,60})\.?",
+    re.I,
+)
 #: Where a second sentence begins.
 _NEXT = re.compile(rf"{SENTENCE_END}\s+[A-Z]")
 
@@ -238,6 +256,8 @@ def _framed(text: str) -> str:
     """Return the answer in a single sentence that frames it ("It is red.", "Red, as the picture shows.")."""
     if (first := _THEN.fullmatch(text.strip())) is not None:
         text = _bare(first["x"])
+    if (instead := _INSTEAD.fullmatch(text.strip())) is not None:
+        return _framed(instead["x"])
     sentence = re.sub(r"[.。]{1,2}$", "", text.strip())
     if "\n" in sentence or _NEXT.search(sentence):
         return text
@@ -253,7 +273,7 @@ def _bare(text: str) -> str:
     >>> _bare('**"42"**.'), _bare('"red"}'), _bare('"a" and "b"'), _bare("It is red.")
     ('42', 'red', '"a" and "b"', 'It is red.')
     """
-    text = re.sub(r"^[-•*]\s{1,4}(?=\S)", "", text.strip())
+    text = re.sub(r"^(?:[-•*]|>|#{1,6})\s{1,4}(?=\S)", "", text.strip())
     if text.count("}") > text.count("{"):
         text = text.rstrip("} \n")
     bare = text
