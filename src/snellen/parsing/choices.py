@@ -111,8 +111,9 @@ _IS_RIGHT = re.compile(
 )
 #: What takes back the answer before it.
 _CORRECTS = re.compile(
-    r"(?i:\b(?:no,?\swait|wait|correction|scratch\sthat|my\smistake|made\sa\smistake|(?:sorry,?\s)?I\smeant"
-    r"|edit|hold\son|on\scloser\s(?:inspection|look)|no,\ssorry|hmm,?\sno|(?<=\.\.)\s?no|but\snow|on\ssecond\sthought|looking\s(?:again|more\sclosely|closer)|let\sme\s(?:correct|reconsider|re-?check|re-?think|re-?examine))\b)"
+    r"(?i:\b(?:no,?\swait|wait|correction|scratch\sthat|my\smistake|made\sa\smistake|(?:sorry,?\s)?I\smeant|edit"
+    r"|hold\son|on\scloser\s(?:inspection|look)|no,\ssorry|hmm,?\sno|(?<=\.\.)\s?no|but\snow|on\ssecond\sthought"
+    r"|looking\s(?:again|more\sclosely|closer)|let\s(?:me)\s(?:correct|reconsider|re-?(?:check|think|examine)))\b)"
 )
 #: The first part of a text that has a second part.
 _FIRST = re.compile(r"(.{0,80}?[A-Z][)\]*\"']{0,4})[.,]\s", re.S)
