@@ -96,7 +96,7 @@ def test_a_chosen_name(workspace, data, found):
 def test_as_many_names_as_data_sets(workspace, data):
     from snellen.runs.plan import Plan
 
-    with pytest.raises(BadOption, match="2 names .--data-name. for 1 data sets"):
+    with pytest.raises(BadOption, match="2 names .--data-name. for 1 data set "):
         Plan(models=["pico:clip"], data=[f"folder:{data}"], data_names=["a", "b"], workspace=workspace)
 
 

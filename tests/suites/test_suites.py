@@ -439,8 +439,8 @@ def test_a_claim_that_cannot_be_compared_is_open_and_the_report_stands(workspace
     outcome = run_suite(suite)
     ((_, told, verdict),) = outcome.verdicts()
     assert verdict == "open"
-    assert "have no score" in told
-    assert "have no score" in suite_page(outcome)
+    assert "without the score" in told
+    assert "without the score" in suite_page(outcome)
 
 
 def test_averages_by_hand(workspace, monkeypatch):

@@ -101,7 +101,7 @@ class TestArena:
             assert "secret-two" in revealed
             assert client.post(f"{path}/undo").status_code == 409
             ranking = client.get("/ranking").text
-            assert "1 votes by 1 voter" in ranking
+            assert "1 vote by 1 voter" in ranking
             with browser(address) as stranger:
                 assert stranger.get(path).status_code == 404
                 assert stranger.get(f"{path}/images/1").status_code == 404
@@ -381,7 +381,7 @@ class TestCommands:
         code, out, _ = snellen("votes", "exclude", "fan-0", "--reason", "a bot")
         assert (code, "5 votes count now, 10 before." in out) == (0, True)
         assert re.search(r"1\. A \d+ \(-\d+\)", out)
-        assert "5 more votes are left out" in " ".join(snellen("votes", "ranking")[1].split())
+        assert "5 more votes left out" in " ".join(snellen("votes", "ranking")[1].split())
         assert "already excluded" in snellen("votes", "exclude", "fan-0")[2]
         snellen("votes", "exclude", "fan-1")
         assert "was 2." in snellen("votes", "include", "fan-1")[1]
