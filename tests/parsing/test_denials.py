@@ -60,6 +60,32 @@ def test_a_class_that_is_affirmed(text):
     assert parse_label(text, PETS) == "dog"
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("A non-venomous python.", "python"),
+        ("Zero-sugar Pepsi", "Pepsi"),
+        ("C'est sans doute un chat.", "chat"),
+        ("Es sin duda un gato", "gato"),
+        ("Das ist ohne Zweifel eine Katze.", "Katze"),
+        ("The cat is missing its tail.", "cat"),
+        ("The cat is unlikely to be a wild one.", "cat"),
+        ("The dog is excluded from the house", "dog"),
+        ("Petunia × atkinsiana", "Petunia"),
+        ("Cat: none of the others fit.", "cat"),
+        ("Is it a cat? Most likely.", "cat"),
+        ("If I had to choose I would say cat", "cat"),
+        ("It looks as if it is a cat.", "cat"),
+        ("Absent: not present in the picture", "absent"),
+        ("The dog looks wrong side up, but is visible.", "dog"),
+        ("Beyond doubt this is a cat.", "cat"),
+        ("You may think dog but the correct answer is cat.", "cat"),
+    ],
+)
+def test_words_of_denial_that_deny_something_else(text, label):
+    assert parse_label(text, [label, "nothing of it"]) == label
+
+
 def test_a_list_with_boxes():
     assert parse_label("- [ ] cat\n- [x] dog\n- [ ] bird", PETS) == "dog"
 
@@ -198,7 +224,7 @@ Not London but Paris. | London? No, Paris. | London. Wait, no, Paris. | Paris, n
 Paris and not London
 Probably Paris. | Most likely Paris | Paris, I think. | Paris because the tower is visible.
 > Paris | # Paris
-Es ist Paris. | C'est Paris. | Es Paris. | È Paris. | Это Paris. | 这是Paris。 | これはParisです。
+Es ist Paris. | C'est Paris. | È Paris. | Это Paris. | 这是Paris。 | これはParisです。
 이것은 Paris입니다.
 The picture depicts Paris. | Maybe Paris
 """),
@@ -219,3 +245,7 @@ def test_an_answer_with_its_contrast_or_its_doubt(text):
 )  # fmt: skip
 def test_powers(answer, reference, right):
     assert exact_match(answer, [reference]) == right
+
+
+def test_a_bound_and_a_model_keep_their_signs():
+    assert (parse_short("> 5"), parse_short("ES 350")) == ("> 5", "ES 350")

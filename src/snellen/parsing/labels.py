@@ -22,7 +22,6 @@ from snellen.parsing.text import (
     tokenize,
     tokens,
 )
-from snellen.parsing.yes_no import read_yes_no
 
 __all__ = ["affirmed_labels", "parse_label", "read_label"]
 
@@ -234,11 +233,6 @@ def read_label(
             exact = vocabulary.squeezed.get(_bare(words))
         if exact and len(exact) == 1:
             return ParsedAnswer(next(iter(exact)), "whole")
-    if sorted(map(str.casefold, labels)) == ["no", "yes"]:  # "I have no idea" is no no
-        said = read_yes_no(text, truncated=truncated)
-        if isinstance(said.value, ParseFailure):
-            return ParsedAnswer(said.value)
-        return ParsedAnswer(next(x for x in labels if (x.casefold() == "yes") == said.value), said.rule)
     mentions = vocabulary.mentions(normal, words)
     if cut and mentions and mentions[-1].last == len(words) - 1:
         last = mentions[-1]

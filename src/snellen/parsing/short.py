@@ -225,7 +225,7 @@ _FRAMES = [
         r"(?:la\s)?(?:respuesta|réponse|risposta|resposta)(?:\scorrect[ae]|\scorretta)?\s(?:es|est|è|é)\s(?P<x>.+)",
         r"a\sresposta\sé\s(?P<x>.+)",
         r"die\santwort\s(?:ist|lautet)\s(?P<x>.+)",
-        r"(?:es\sist|das\sist|c['’]est|esto\ses|es(?!\s(?:sind|war|gibt|hat|handelt|sieht|kann|scheint|wird|zeigt|befind|steht|liegt))|è|é|это|het\sis|det\sär|to\sjest)\s(?P<x>[^\n]{1,60})",
+        r"(?:es\sist|das\sist|c['’]est|esto\ses|es(?=\s(?:un|una|el|la|los|las)\b)|è|é|это|het\sis|det\sär|to\sjest)\s(?P<x>[^\n]{1,60})",
         r"(?:这是|這是)(?P<x>[^\n]{1,60})",
         r"(?:これは|それは)(?P<x>[^\n]{1,60}?)(?:です|だ)",
         r"(?:이것은|그것은)\s?(?P<x>[^\n]{1,60}?)(?:입니다|이다)",
@@ -273,7 +273,7 @@ def _bare(text: str) -> str:
     >>> _bare('**"42"**.'), _bare('"red"}'), _bare('"a" and "b"'), _bare("It is red.")
     ('42', 'red', '"a" and "b"', 'It is red.')
     """
-    text = re.sub(r"^(?:[-•*]|>|#{1,6})\s{1,4}(?=\S)", "", text.strip())
+    text = re.sub(r"^(?:[-•*]|>(?=\s+[^\W\d])|#{1,6})\s{1,4}(?=\S)", "", text.strip())
     if text.count("}") > text.count("{"):
         text = text.rstrip("} \n")
     bare = text

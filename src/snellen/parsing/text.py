@@ -233,10 +233,11 @@ _MARKER = re.compile(
 )
 #: Words before a marker that negate it.
 _AGAINST = re.compile(
-    r"(?:\bnot\b|n't\b|\bnever\b|\bwrong\b|\bincorrect\b|\bleast\b|\bworst\b|\bif\b|\bobvious\b|\btempting\b)"
-    r"[^.!?\n,;]{0,24}$"
-    r"|\b(?:doubt|(?:might|may|could|would)\s(?:\w{1,12}\s)?(?:think|say|guess|assume|expect))\b[^.!?\n,;]{0,40}$"
-    r"|\bif\b(?!\s(?:i|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$|[不别勿非](?:能|要|会|可|应)?$|(?:错误|錯誤|不正确|不正確|误|誤)的?$"
+    r"(?:\bnot\b|n't\b|\bnever\b|\bwrong\b|\bincorrect\b|\bleast\b|\bworst\b|\bif\b)[^.!?\n,;]{0,24}$"
+    r"|\b(?:i\sdoubt|(?:you|one|some|people|they)\s(?:might|may|could|would)\s(?:think|say|guess|assume|expect))\b"
+    r"(?:(?!\bbut\b)[^.!?\n,;]){0,40}$"
+    r"|\bif\s(?:it|this|that|the\s\w{1,20})\s(?:were|was|had)\b[^.!?\n]{0,60}$"
+    r"|[不别勿非](?:能|要|会|可|应)?$|(?:错误|錯誤|不正确|不正確|误|誤)的?$"
 )
 #: Of an answer with endless markers, this many are read: the last ones.
 MARKERS = 20
