@@ -175,6 +175,7 @@ def test_a_letter_at_the_end_of_an_options_text():
         ("There is a bus stop in the image.", "Is there a bus in the image?", None),
         ("There is a bus near the stop.", "Is there a bus in the image?", True),
         ("There is a brown dog running.", "Is there a dog?", True),
+        ("There is a red umbrella held by a woman.", "Is there an umbrella?", True),
         ("I see something that may be a dog.", "Is there a dog?", None),
         ("There is a cat that resembles a dog.", "Is there a dog?", None),
         ("I couldn't find a dog.", "Is there a dog?", False),

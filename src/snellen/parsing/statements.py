@@ -48,7 +48,7 @@ _RELATION = re.compile(
 #: What may follow the thing that is there, so that it is no part of another one: a bus, but not a bus stop.
 _BEHIND = frozenset(
     "a an the that which who and to of is are was were here there too as well also shown present visible for "
-    "along across around among against up down".split()
+    "along across around among against up down held worn seen shown made full".split()
 )
 _IN_THE_PICTURE = re.compile(
     r"\b(?:in|on|at|within) (?:the|this) (?:image|picture|photo|photograph|scene|figure)\b"
